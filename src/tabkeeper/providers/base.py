@@ -1,0 +1,151 @@
+"""What a provider of browsers must answer: a few verbs, and a record of what it can do.
+
+An adapter turns one vendor's ways into these values and nothing else; it decides nothing and knows no ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a provider can do, as data, so that plans can read it."""
+
+    list_by_label: bool = False
+    """`list` finds sessions by the label they were created with."""
+    extend: bool = False
+    """`extend` moves the provider-side timeout of a running session."""
+    usage: bool = False
+    """`usage` tells what the provider billed or measured."""
+    own_timeout: bool = False
+    """The provider itself ends a session after `SessionSpec.max_seconds`."""
+    host_bound: bool = False
+    """Its sessions live on this machine and end with this process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSpec:
+    """What a session to be created must be like."""
+
+    session_id: str
+    """Our id; the provider's session carries it as its label."""
+    platform: str
+    max_seconds: float
+    """Nobody pays for it longer than this: the provider-side timeout, where there is one."""
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSession:
+    """A session as the provider knows it."""
+
+    provider_session_id: str
+    connect_url: str = field(repr=False)
+    """Where a CDP client connects. May hold a secret: never logged, never stored in clear."""
+    label: str | None = None
+    """Our session id, if the provider still knows it."""
+    running: bool = True
+    created_at: datetime | None = None
+    pid: int | None = None
+    """Local browsers: process id of the browser, with `pid_started` to tell it from a later namesake."""
+    pid_started: float | None = None
+    """Seconds since the epoch at which `pid` was started."""
+    shared: bool = False
+    """The browser behind `connect_url` also serves other sessions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderUsage:
+    """What the provider measured for one session; None means that it does not say."""
+
+    seconds: float | None = None
+    proxy_bytes: int | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """A session of an earlier run whose owner is gone, as the ledger remembers it."""
+
+    session_id: str
+    provider_session_id: str | None
+    pid: int | None
+    pid_started: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding of `Provider.check`: what was looked at, whether it is well, and what to do if not."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+LostCallback = Callable[[str, str], None]
+"""Called with (our session id, reason) when a running session is found dead; from the event loop, once."""
+
+
+class Provider(Protocol):
+    """Runs browsers. All methods raise only `tabkeeper.errors.ProviderError` kinds (and CancelledError).
+
+    `create` is sent once and never retried blindly; if it is cancelled or fails it must leave nothing running,
+    or raise `OutcomeUnknownError`. `close` may be called twice and for unknown ids: both count as closed.
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    async def start(self, on_lost: LostCallback) -> None:
+        """Make ready to create sessions; called once, before anything else."""
+        ...
+
+    async def create(self, spec: SessionSpec) -> RemoteSession:
+        """Start one session; it costs money from here on.
+
+        Raises:
+            ProviderError: and nothing was created; OutcomeUnknownError: perhaps something was.
+        """
+        ...
+
+    def alive(self, provider_session_id: str) -> bool:
+        """Say without waiting whether the session is still thought to run (microseconds; called before a grant)."""
+        ...
+
+    async def get(self, provider_session_id: str) -> RemoteSession:
+        """Ask for one session.
+
+        Raises:
+            ProviderNotFoundError: the provider does not know it.
+        """
+        ...
+
+    async def list(self, label_prefix: str = "") -> Sequence[RemoteSession]:
+        """List running sessions whose label starts with `label_prefix`."""
+        ...
+
+    async def close(self, provider_session_id: str) -> None:
+        """End a session. Returns once the provider confirms that it is over; safe to repeat."""
+        ...
+
+    async def usage(self, provider_session_id: str) -> ProviderUsage | None:
+        """Tell what the provider measured, or None where it does not say."""
+        ...
+
+    async def reap(self, leftovers: Sequence[Leftover]) -> None:
+        """End what sessions of dead owners still run; returns when nothing of them does."""
+        ...
+
+    async def check(self) -> Sequence[Check]:
+        """Look whether sessions could be created, without creating any."""
+        ...
+
+    async def aclose(self) -> None:
+        """End everything this object started, processes included."""
+        ...
