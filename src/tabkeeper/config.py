@@ -101,7 +101,9 @@ def check_zone(name: str) -> str:
         from zoneinfo import available_timezones
 
         near = difflib.get_close_matches(name, available_timezones(), 2)
-        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ", such as 'Europe/Berlin'"
+        hint = (
+            f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ", such as 'Europe/Berlin'"
+        )
         raise ValueError(f"{name!r} is not an IANA time zone{hint}") from None
     return name
 
@@ -126,43 +128,72 @@ class Settings(BaseModel):
 class PoolSettings(Settings):
     """Limits and habits of the whole pool."""
 
-    max_sessions: int = Field(10, ge=1, description="Sessions alive at once, those being created or closed included.")
-    max_queued: int = Field(1000, ge=1, description="Requests that may wait; the next one is refused at once.")
-    queue_timeout: Duration = Field(timedelta(seconds=30), description="How long a request waits if it does not say.")
-    session_ttl: Duration = Field(timedelta(minutes=10), description="A session older than this takes no new lease.")
-    idle_timeout: Duration = Field(timedelta(minutes=1), description="An idle session is closed after this time.")
+    max_sessions: int = Field(
+        10, ge=1, description="Sessions alive at once, those being created or closed included."
+    )
+    max_queued: int = Field(
+        1000, ge=1, description="Requests that may wait; the next one is refused at once."
+    )
+    queue_timeout: Duration = Field(
+        timedelta(seconds=30), description="How long a request waits if it does not say."
+    )
+    session_ttl: Duration = Field(
+        timedelta(minutes=10), description="A session older than this takes no new lease."
+    )
+    idle_timeout: Duration = Field(
+        timedelta(minutes=1), description="An idle session is closed after this time."
+    )
     lease_timeout: Duration = Field(
         timedelta(minutes=5), description="A lease not released by then is reclaimed and its session closed."
     )
     leak_after: Duration = Field(
-        timedelta(minutes=2), description="A lease held this long is logged once, with the place that took it."
+        timedelta(minutes=2),
+        description="A lease held this long is logged once, with the place that took it.",
     )
     aging: Duration = Field(
         timedelta(seconds=10), description="A waiting request gains one step of priority in this time."
     )
-    eviction: Literal["lru", "value"] = Field(
-        "value", description="Which idle session makes room at a limit: the least valuable, or the least recently used."
+    priorities: tuple[int, int] = Field(
+        (-100, 100), description="Lowest and highest priority a request may ask for."
     )
-    create_timeout: Duration = Field(timedelta(seconds=60), description="A provider must have a session ready by then.")
+    eviction: Literal["lru"] = Field(
+        "lru", description="Which idle session makes room at a limit: the least recently used."
+    )
+    create_timeout: Duration = Field(
+        timedelta(seconds=60), description="A provider must have a session ready by then."
+    )
     close_timeout: Duration = Field(
         timedelta(seconds=10), description="A closing session keeps its slot for at most this time."
     )
     clean_timeout: Duration = Field(
-        timedelta(seconds=5), description="Closing a lease's pages may take this long; then the session is closed."
+        timedelta(seconds=5),
+        description="Closing a lease's pages may take this long; then the session is closed.",
     )
     shutdown_grace: AnyDuration = Field(
         timedelta(seconds=10), description="How long running leases may finish when the pool closes."
     )
-    heartbeat: Duration = Field(timedelta(seconds=10), description="How often this process says that it is alive.")
+    heartbeat: Duration = Field(
+        timedelta(seconds=10), description="How often this process says that it is alive."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.priorities
+        if low > high:
+            raise ValueError(f"priorities: the lowest comes first, so write [{high}, {low}]")
+        return self
 
 
 class LedgerSettings(Settings):
     """Where costs are kept."""
 
-    url: str = Field("sqlite:///tabkeeper.db", description="SQLAlchemy URL: sqlite:///file or postgresql://user@host/db.")
+    url: str = Field(
+        "sqlite:///tabkeeper.db", description="SQLAlchemy URL: sqlite:///file or postgresql://user@host/db."
+    )
     timezone: Zone = Field("UTC", description="Zone of the days and months in reports.")
     auto_upgrade: bool = Field(
-        default=True, description="Create or upgrade the schema at start; off: `tabkeeper db upgrade` does it."
+        default=True,
+        description="Create or upgrade the schema at start; off: `tabkeeper db upgrade` does it.",
     )
 
 
@@ -171,14 +202,19 @@ class BudgetSettings(Settings):
 
     name: Name = Field(description="Shown in reports and errors; a budget is known by it.")
     limit: Dollars = Field(description='Dollars per period, as text: "5.00".')
-    period: Literal["day", "week", "month", "total"] = Field("day", description="Length of a window; weeks start on Monday.")
+    period: Literal["day", "week", "month", "total"] = Field(
+        "day", description="Length of a window; weeks start on Monday."
+    )
     timezone: Zone = Field("UTC", description="Zone whose midnight starts a window.")
-    mode: Literal["hard", "soft"] = Field("hard", description="hard refuses what would pass the limit; soft only counts.")
+    mode: Literal["hard", "soft"] = Field(
+        "hard", description="hard refuses what would pass the limit; soft only counts."
+    )
     thresholds: tuple[float, ...] = Field(
         (0.5, 0.8, 1.0), description="Shares of the limit at which an alert is written, once per window."
     )
     on_exceed: Literal["deny", "wait", "fallback"] = Field(
-        "deny", description="deny: clear error; wait: until money is free or the next window; fallback: free providers."
+        "deny",
+        description="deny: clear error; wait: until money is free or the next window; fallback: free providers.",
     )
     platform: str | None = Field(None, description="Count only this platform.")
     provider: str | None = Field(None, description="Count only this provider.")
@@ -187,7 +223,9 @@ class BudgetSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.limit.nanos == 0 and self.mode == "hard":
-            raise ValueError("limit: a hard budget of zero refuses everything; set a limit or remove the budget")
+            raise ValueError(
+                "limit: a hard budget of zero refuses everything; set a limit or remove the budget"
+            )
         scopes = [s for s in (self.platform, self.provider, self.tenant) if s is not None]
         if len(scopes) > 1:
             raise ValueError("set at most one of platform, provider, tenant")
@@ -201,11 +239,14 @@ class RateSettings(Settings):
 
     per_session: Price = Field(Decimal(0), description="Dollars for each session created.")
     per_hour: Price = Field(Decimal(0), description="Dollars per hour of session time.")
-    increment: Duration = Field(timedelta(seconds=1), description="Time is billed in whole steps of this, rounded up.")
+    increment: Duration = Field(
+        timedelta(seconds=1), description="Time is billed in whole steps of this, rounded up."
+    )
     minimum: AnyDuration = Field(timedelta(0), description="Least time billed per session.")
     per_gb: Price = Field(Decimal(0), description="Dollars per 10⁹ bytes of (proxy) traffic.")
     max_gb: Price | None = Field(
-        None, description="Most traffic per session, in 10⁹ bytes; needed when per_gb is set, so that a worst case exists."
+        None,
+        description="Most traffic per session, in 10⁹ bytes; needed when per_gb is set, so that a worst case exists.",
     )
     included_hours: Price = Field(Decimal(0), description="Hours per calendar month (UTC) that cost nothing.")
 
@@ -216,14 +257,20 @@ class ProviderSettings(Settings):
     kind: Literal["local", "cdp"] = Field(description="Which adapter to use.")
     max_sessions: int | None = Field(None, ge=1, description="Sessions at once at this provider.")
     rates: RateSettings | None = Field(None, description="Own prices; local Chromium is free without them.")
-    plan: str | None = Field(None, description="A built-in price list, such as browserbase/developer; see `rates list`.")
+    plan: str | None = Field(
+        None, description="A built-in price list, such as browserbase/developer; see `rates list`."
+    )
     url: SecretStr | None = Field(None, description="cdp: ws://, wss:// or http:// address of the endpoint.")
     isolation: Literal["context", "process"] = Field(
         "context", description="local: one shared browser with a context per lease, or a process per session."
     )
-    executable_path: Path | None = Field(None, description="local: browser to start; found by itself if unset.")
+    executable_path: Path | None = Field(
+        None, description="local: browser to start; found by itself if unset."
+    )
     headless: bool = Field(default=True, description="local: without a window.")
-    sandbox: bool = Field(default=True, description="local: Chromium's sandbox; as root it is off, with a warning.")
+    sandbox: bool = Field(
+        default=True, description="local: Chromium's sandbox; as root it is off, with a warning."
+    )
     args: tuple[str, ...] = Field((), description="local: more command line flags for the browser.")
 
     @model_validator(mode="after")
@@ -238,7 +285,9 @@ class ProviderSettings(Settings):
 class PlatformSettings(Settings):
     """A named kind of work with limits of its own. Unset values are taken from the pool."""
 
-    providers: tuple[str, ...] = Field(("local",), min_length=1, description="Providers, in order of preference.")
+    providers: tuple[str, ...] = Field(
+        ("local",), min_length=1, description="Providers, in order of preference."
+    )
     routing: Literal["ordered"] = Field("ordered", description="How a provider is chosen.")
     max_sessions: int | None = Field(None, ge=1, description="Sessions at once for this platform.")
     session_ttl: Duration | None = Field(None, description="As pool.session_ttl.")
@@ -248,8 +297,12 @@ class PlatformSettings(Settings):
     use_timeout: Duration = Field(timedelta(seconds=60), description="Longest time of one `use()` operation.")
     max_uses: int | None = Field(None, ge=1, description="Leases a session serves before it is closed.")
     block: tuple[ResourceKind, ...] = Field((), description="What pages must not load.")
-    create_attempts: int = Field(3, ge=1, description="Failed creations a request survives before it gets the error.")
-    retry_base: Duration = Field(timedelta(milliseconds=500), description="First pause after a failed creation; doubles.")
+    create_attempts: int = Field(
+        3, ge=1, description="Failed creations a request survives before it gets the error."
+    )
+    retry_base: Duration = Field(
+        timedelta(milliseconds=500), description="First pause after a failed creation; doubles."
+    )
     retry_max: Duration = Field(timedelta(seconds=30), description="Longest pause after failed creations.")
     max_session_cost: Dollars | None = Field(None, description="A session is closed before it costs more.")
 

@@ -1,0 +1,208 @@
+"""The nouns of the pool as plain data: requests, sessions, their states, and the actions a plan consists of.
+
+Nothing here decides or does anything; `view.py` keeps these values indexed and `plan.py` decides about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from tabkeeper.clock import Instant
+
+NEVER: Instant = float("inf")
+
+
+class State(StrEnum):
+    """Where a session is in its life. Every state but CLOSED takes a place under the limits."""
+
+    CREATING = "creating"
+    IDLE = "idle"
+    LEASED = "leased"
+    UNHEALTHY = "unhealthy"
+    DRAINING = "draining"
+    LOST = "lost"
+    CLOSED = "closed"
+
+
+FOLLOWS: Mapping[State, frozenset[State]] = {
+    State.CREATING: frozenset({State.IDLE, State.DRAINING, State.LOST, State.CLOSED}),
+    State.IDLE: frozenset({State.LEASED, State.UNHEALTHY, State.DRAINING, State.LOST}),
+    State.LEASED: frozenset({State.IDLE, State.UNHEALTHY, State.DRAINING, State.LOST}),
+    State.UNHEALTHY: frozenset({State.IDLE, State.DRAINING, State.LOST}),
+    State.DRAINING: frozenset({State.CLOSED}),
+    State.LOST: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+"""Which states may follow which; `View.move` asserts it."""
+
+ENDING = frozenset({State.DRAINING, State.LOST})
+"""States of sessions that are on their way out but still keep their place."""
+
+
+class Lane(NamedTuple):
+    """Requests and sessions that fit each other without any further question.
+
+    `owner` is the tenant the sessions belong to, or None where tenants share them.
+    """
+
+    platform: str
+    owner: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Somebody waits for a session. `id` counts arrivals, so it also breaks ties."""
+
+    id: int
+    lane: Lane
+    tenant: str
+    priority: int
+    arrived_at: Instant
+    deadline: Instant
+    lease_seconds: float
+    """How long the lease may last at most."""
+    failures: int = 0
+    """Creations begun for it that failed."""
+    covered_by: Session | None = None
+    """The session being created, or the place being vacated, that is meant for it."""
+    waiting: bool = True
+
+    def __repr__(self) -> str:
+        return f"<Request {self.id} {self.lane.platform} p{self.priority} {self.tenant}>"
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One browser that somebody pays for, as the planner sees it."""
+
+    id: str
+    lane: Lane
+    provider: str
+    tenant: str
+    """Whose budgets hold its cost."""
+    created_at: Instant
+    """When it was decided on; its age counts from here."""
+    state: State = State.CREATING
+    fresh_until: Instant = NEVER
+    """It takes no new lease from then on."""
+    dies_at: Instant = NEVER
+    """It must be over by then: the money held for it reaches no further."""
+    keep_until: Instant = NEVER
+    """While idle: when it is closed."""
+    close_by: Instant = NEVER
+    """While ending: when its place is given up even without confirmation."""
+    lease_ends: Instant = NEVER
+    """While leased: when the lease is reclaimed."""
+    leak_at: Instant = NEVER
+    """While leased: when the holder is reported as a possible leak."""
+    idle_since: Instant = 0.0
+    uses: int = 0
+    """Leases so far; the number of the running lease while leased. The pair (id, uses) is a lease's token."""
+    covers: Request | None = None
+    """While creating or ending: whom the session, or its place, is meant for."""
+    reason: str = ""
+    """Why it is ending, in a word or two."""
+    timer_at: Instant = NEVER
+    """When the view next looks at it; kept by the view."""
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} {self.lane.platform}@{self.provider} {self.state}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformRules:
+    """What the planner needs to know about a platform; times in seconds."""
+
+    providers: tuple[str, ...]
+    max_sessions: int
+    session_ttl: float
+    idle_timeout: float
+    lease_timeout: float
+    max_uses: int
+    create_attempts: int
+    retry_base: float
+    retry_max: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Limits and times the planner obeys; seconds and counts."""
+
+    max_sessions: int
+    max_queued: int
+    aging: float
+    close_timeout: float
+    leak_after: float
+    platforms: Mapping[str, PlatformRules]
+    provider_limits: Mapping[str, int]
+    """Absent: no limit."""
+    free_providers: frozenset[str] = frozenset()
+    """Those whose sessions cost nothing: what `on_exceed = "fallback"` falls back to."""
+    tenant_limits: Mapping[str, int] = field(default_factory=dict)
+    tenant_weights: Mapping[str, int] = field(default_factory=dict)
+    owning_tenants: frozenset[str] = frozenset()
+    """Tenants with a budget of their own, whose sessions are never shared."""
+
+
+# ── actions: what a plan consists of ───────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The request gets the session; the lease's token is (session.id, use)."""
+
+    request: Request
+    session: Session
+    use: int
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Start this session at its provider (the money is held first)."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End this session at its provider, because of `session.reason`."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """The lease is over because its time is; the session is closed in the same plan."""
+
+    session: Session
+    use: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLeak:
+    """The lease is held suspiciously long; say where it was taken."""
+
+    session: Session
+    use: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request waited until its deadline."""
+
+    request: Request
+    position: int
+    blocked_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUpPlace:
+    """The session's end was not confirmed in time: its place is free, the release goes on without it."""
+
+    session: Session
+
+
+Action = Grant | Create | Close | Reclaim | ReportLeak | Refuse | GiveUpPlace

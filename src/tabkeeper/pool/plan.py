@@ -1,0 +1,252 @@
+"""The decision: who gets which session, what is created, evicted, closed, refused. One function, no I/O.
+
+`plan` looks at what is, never at what happened, so a lost or doubled event cannot jam the pool. It applies its own
+actions to the view as it goes (docs/decisions/0002), so the state is changed before any I/O starts, and planning
+again changes nothing. What it promises, tested on random views: it is safe (no limit is passed), complete (nobody
+waits beside a session that is free for them), stable, and punctual (nothing becomes due before `wake_at`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+from tabkeeper.clock import Instant
+from tabkeeper.pool.model import (
+    ENDING,
+    Action,
+    Close,
+    Create,
+    GiveUpPlace,
+    Grant,
+    Lane,
+    Reclaim,
+    Refuse,
+    ReportLeak,
+    Request,
+    Session,
+    State,
+)
+from tabkeeper.pool.view import LaneView, ProviderView, View
+
+
+def plan(view: View, now: Instant) -> list[Action]:
+    """Decide everything that can be decided at `now`, apply it to the view, and return it in order."""
+    actions: list[Action] = []
+    late: list[Request] = []
+    unwanted: list[Session] = []
+    for thing in view.pop_due(now):
+        if isinstance(thing, Request):
+            late.append(thing)
+        elif thing.state is State.IDLE and thing.fresh_until > now:
+            unwanted.append(thing)
+        else:
+            _session_due(view, thing, now, actions)
+    if not view.draining:
+        _grant(view, now, actions)
+    for session in unwanted:  # only now, so that a request of this very instant still finds it
+        if session.state is State.IDLE and session.keep_until <= now:
+            end_session(view, session, "idle", now, actions)
+        else:
+            view.watch(session)
+    refusals = [
+        Refuse(request, view.lane(request.lane).waiting.position(request), why_waiting(view, request, now))
+        for request in late
+        if request.waiting
+    ]
+    for refusal in refusals:
+        view.remove_request(refusal.request)
+    actions += refusals
+    if not view.draining:
+        _create(view, now, actions)
+    for request in view.newcomers:
+        if request.waiting:
+            view.watch(request)
+    view.newcomers.clear()
+    return actions
+
+
+def wake_at(view: View) -> Instant:
+    """Return the next instant at which time alone may make something due (infinity if never)."""
+    return view.next_instant()
+
+
+def end_session(view: View, session: Session, reason: str, now: Instant, actions: list[Action]) -> None:
+    """Start a session's end: it takes no lease any more and keeps its place until that is confirmed."""
+    session.reason = reason
+    session.close_by = now + view.rules.close_timeout
+    view.move(session, State.DRAINING, now)
+    actions.append(Close(session))
+
+
+def _session_due(view: View, session: Session, now: Instant, actions: list[Action]) -> None:
+    if session.state is State.IDLE:
+        end_session(view, session, "age", now, actions)
+    elif session.state is State.LEASED and session.lease_ends <= now:
+        actions.append(Reclaim(session, session.uses))
+        end_session(view, session, "lease expired", now, actions)
+    elif session.state is State.LEASED:
+        session.leak_at = float("inf")
+        actions.append(ReportLeak(session, session.uses))
+        view.watch(session)
+    elif session.state in ENDING:
+        actions.append(GiveUpPlace(session))
+        view.move(session, State.CLOSED, now)
+
+
+# ── sessions that are free, requests that wait ──────────────────────────────────────────────────────────────────────
+
+
+def _grant(view: View, now: Instant, actions: list[Action]) -> None:
+    """Match waiting requests to idle sessions, the most recently used first."""
+    if not view.to_grant:
+        return
+    for key in _by_urgency(view, view.to_grant):
+        lane = view.lanes[key]
+        while lane.idle and (request := lane.waiting.head(view.full_tenants)) is not None:
+            session = lane.idle[next(reversed(lane.idle))]
+            if session.fresh_until <= now:
+                end_session(view, session, "age", now, actions)
+                continue
+            view.lease(session, request, now)
+            actions.append(Grant(request, session, session.uses))
+        if lane.idle and lane.waiting:
+            view.stuck.add(key)
+    view.to_grant.clear()
+
+
+def _by_urgency(view: View, lanes: Iterable[Lane]) -> list[Lane]:
+    """Order lanes by their first waiter, so that tenants' limits and equal runs come out the same every time."""
+    keyed = []
+    for key in lanes:
+        head = view.lanes[key].waiting.head(view.full_tenants)
+        if head is not None:
+            keyed.append((view.lanes[key].waiting.key(head), key))
+    return [key for _, key in sorted(keyed)]
+
+
+# ── requests for which a session must be created ────────────────────────────────────────────────────────────────────
+
+
+def _create(view: View, now: Instant, actions: list[Action]) -> None:
+    """Cover waiting requests by creations, or by the places of sessions that end; best request first."""
+    passed_over: set[Lane] = set()
+    while (view.idle or view.vacating or len(view.sessions) < view.rules.max_sessions) and (
+        wanting := view.next_wanting(passed_over)
+    ) is not None:
+        key, request = wanting
+        lane = view.lanes[key]
+        if now < lane.wants_at:
+            passed_over.add(key)
+            continue
+        providers = [view.providers[name] for name in lane.rules.providers if _usable(view, lane, name, now)]
+        chosen = next((p for p in providers if not _obstacles(view, lane, p)), None)
+        if chosen is not None:
+            session = _new_session(view, lane, chosen, request, now)
+            actions.append(Create(session))
+            continue
+        victim = next((v for p in providers if (v := _victim(view, lane, p)) is not None), None)
+        if victim is None:
+            passed_over.add(key)
+            if view.by_platform[key.platform] >= lane.rules.max_sessions:
+                view.park(key)
+            continue
+        if victim.state is State.IDLE:
+            end_session(view, victim, "evicted", now, actions)
+        view.cover(request, victim)
+
+
+def _usable(view: View, lane: LaneView, provider: str, now: Instant) -> bool:
+    if view.providers[provider].retry_at > now:
+        return False
+    return now >= lane.paid_from or provider in view.rules.free_providers
+
+
+def _obstacles(view: View, lane: LaneView, provider: ProviderView) -> list[str]:
+    """Name the limits that leave no room for one more session of this lane at this provider."""
+    full = []
+    if len(view.sessions) >= view.rules.max_sessions:
+        full.append("pool")
+    if view.by_platform[lane.key.platform] >= lane.rules.max_sessions:
+        full.append("platform")
+    if provider.sessions >= provider.limit:
+        full.append("provider")
+    return full
+
+
+def _victim(view: View, lane: LaneView, provider: ProviderView) -> Session | None:
+    """Find a session whose place would make room: one that ends anyway, else the longest idle one that fits."""
+    full = _obstacles(view, lane, provider)
+    if "platform" in full:
+        idle: Iterable[Session] = chain.from_iterable(
+            other.idle.values() for other in view.lanes_of[lane.key.platform]
+        )
+    elif "provider" in full:
+        idle = provider.idle.values()
+    else:
+        idle = view.idle.values()
+    for session in chain(view.vacating.values(), idle):
+        if "platform" in full and session.lane.platform != lane.key.platform:
+            continue
+        if "provider" in full and session.provider != provider.name:
+            continue
+        return session
+    return None
+
+
+def _new_session(
+    view: View, lane: LaneView, provider: ProviderView, request: Request, now: Instant
+) -> Session:
+    rules = lane.rules
+    session = Session(
+        id=view.new_id(),
+        lane=lane.key,
+        provider=provider.name,
+        tenant=request.tenant,
+        created_at=now,
+        fresh_until=now + rules.session_ttl,
+        dies_at=now + longest_life(view, lane.key),
+    )
+    view.add_session(session)
+    view.cover(request, session)
+    return session
+
+
+def longest_life(view: View, lane: Lane) -> float:
+    """Seconds a session can live at most: its last lease may begin at the end of its time to live."""
+    rules = view.rules.platforms[lane.platform]
+    return rules.session_ttl + rules.lease_timeout + view.rules.close_timeout
+
+
+# ── for people ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def why_waiting(view: View, request: Request, now: Instant) -> str:
+    """Say in a few words what stands between a request and a session."""
+    lane = view.lane(request.lane)
+    platform = request.lane.platform
+    if view.tenant_full(request.tenant):
+        return f"tenant {request.tenant!r} holds all {view.leased_by_tenant[request.tenant]} leases it may"
+    if now < lane.wants_at:
+        return lane.blocked_by
+    if request.covered_by is not None and request.covered_by.state is State.CREATING:
+        return f"a session is still being created at {request.covered_by.provider!r}"
+    counts = f"{view.by_state[State.LEASED]} leased, {view.by_state[State.CREATING]} being created"
+    if view.by_platform[platform] >= lane.rules.max_sessions:
+        return f"platform {platform!r} has all {lane.rules.max_sessions} sessions it may"
+    if len(view.sessions) >= view.rules.max_sessions:
+        return f"the pool has all {view.rules.max_sessions} sessions it may ({counts})"
+    waits = []
+    for name in lane.rules.providers:
+        provider = view.providers[name]
+        if provider.retry_at > now:
+            waits.append(
+                f"{name!r} is left alone for {provider.retry_at - now:.0f} s after {provider.last_error}"
+            )
+        elif provider.sessions >= provider.limit:
+            waits.append(f"{name!r} has all {provider.limit} sessions it may")
+    if waits:
+        return "provider " + "; ".join(waits)
+    if now < lane.paid_from:
+        return lane.blocked_by
+    return f"others come first ({counts})"

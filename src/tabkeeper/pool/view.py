@@ -1,0 +1,395 @@
+"""What the planner sees: every session, every waiting request and every limit of one pool, indexed.
+
+The view keeps its indexes true through a few verbs (`add`, `move`, `cover` …) and decides nothing; `plan.py`
+does. Nothing here awaits, reads a clock or touches the outside, so between two events it cannot change.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+
+from tabkeeper.clock import Instant
+from tabkeeper.pool.keep import keep_until
+from tabkeeper.pool.model import (
+    ENDING,
+    FOLLOWS,
+    NEVER,
+    Lane,
+    PlatformRules,
+    Request,
+    Rules,
+    Session,
+    State,
+)
+from tabkeeper.pool.queue import Key, Turns, WaitQueue
+
+
+class LaneView:
+    """One lane: its waiting requests, its idle sessions (last used on top), its creations under way."""
+
+    __slots__ = (
+        "blocked_by",
+        "idle",
+        "key",
+        "paid_from",
+        "rules",
+        "spare",
+        "uncovered",
+        "waiting",
+        "wants_at",
+    )
+
+    def __init__(self, key: Lane, rules: PlatformRules, aging: float, turns: Turns) -> None:
+        self.key = key
+        self.rules = rules
+        self.waiting = WaitQueue(aging, turns)
+        """Everybody who waits."""
+        self.uncovered = WaitQueue(aging, turns)
+        """Those of them for whom no creation is under way."""
+        self.idle: dict[str, Session] = {}
+        self.spare: dict[str, Session] = {}
+        """Being created, and meant for nobody: their request left."""
+        self.wants_at: Instant = 0.0
+        """No creation is begun before then (a budget said no)."""
+        self.paid_from: Instant = 0.0
+        """Until then only free providers are used (`on_exceed = "fallback"`)."""
+        self.blocked_by = ""
+        """Why `wants_at` or `paid_from` is in the future, for people."""
+
+
+class ProviderView:
+    """One provider account: how many sessions, and until when it is left alone after failures."""
+
+    __slots__ = ("failures", "idle", "last_error", "limit", "name", "retry_at", "sessions")
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
+        self.limit = limit
+        self.sessions = 0
+        self.idle: OrderedDict[str, Session] = OrderedDict()
+        self.failures = 0
+        self.retry_at: Instant = 0.0
+        self.last_error = ""
+
+
+class View:
+    """The state of one pool. Change it only through its methods and through `plan`."""
+
+    def __init__(self, rules: Rules, new_id: Callable[[], str]) -> None:
+        self.rules = rules
+        self.new_id = new_id
+        """Makes the ids of sessions; they must never repeat, not even in other processes."""
+        self.turns = Turns(rules.tenant_weights)
+        self.sessions: dict[str, Session] = {}
+        self.requests: dict[int, Request] = {}
+        self.lanes: dict[Lane, LaneView] = {}
+        names = {name for platform in rules.platforms.values() for name in platform.providers}
+        self.providers = {
+            name: ProviderView(name, rules.provider_limits.get(name, rules.max_sessions))
+            for name in sorted(names)
+        }
+        self.by_platform: Counter[str] = Counter()
+        self.by_state: Counter[State] = Counter()
+        self.waiting_by_tenant: Counter[str] = Counter()
+        self.leased_by_tenant: Counter[str] = Counter()
+        self.promised_by_tenant: Counter[str] = Counter()
+        """Creations under way that are meant for a tenant's requests."""
+        self.idle: OrderedDict[str, Session] = OrderedDict()
+        """All idle sessions, the longest idle first."""
+        self.vacating: dict[str, Session] = {}
+        """Ending sessions whose place is meant for nobody yet."""
+        self.draining = False
+        """No grants and no creations any more."""
+        self.to_grant: set[Lane] = set()
+        """Lanes in which something may have become grantable."""
+        self.full_tenants: set[str] = set()
+        """Tenants at their limit of leases."""
+        self.stuck: set[Lane] = set()
+        """Lanes with idle sessions whose waiters all belong to full tenants."""
+        self.newcomers: list[Request] = []
+        """Requests that no plan has seen yet."""
+        self.lanes_of: dict[str, list[LaneView]] = defaultdict(list)
+        self._wanting: list[tuple[Key, Lane]] = []
+        self._parked: dict[str, set[Lane]] = {}
+        self._timers: list[tuple[Instant, int, Session | Request | None]] = []
+        self._ticket = 0
+
+    # ── places under the limits ────────────────────────────────────────────────────────────────────────────────────
+
+    def lane(self, key: Lane) -> LaneView:
+        """Return the lane, made on first use."""
+        found = self.lanes.get(key)
+        if found is None:
+            rules = self.rules.platforms[key.platform]
+            found = self.lanes[key] = LaneView(key, rules, self.rules.aging, self.turns)
+            self.lanes_of[key.platform].append(found)
+        return found
+
+    def tenant_full(self, tenant: str) -> bool:
+        """Say whether the tenant holds as many leases as it may."""
+        limit = self.rules.tenant_limits.get(tenant)
+        return limit is not None and self.leased_by_tenant[tenant] >= limit
+
+    def tenant_promised(self, tenant: str) -> bool:
+        """Say whether leases and creations under way already use up the tenant's limit."""
+        limit = self.rules.tenant_limits.get(tenant)
+        return limit is not None and self.leased_by_tenant[tenant] + self.promised_by_tenant[tenant] >= limit
+
+    def promised_tenants(self) -> list[str]:
+        """Tenants for whom no further creation may begin."""
+        return [tenant for tenant in self.rules.tenant_limits if self.tenant_promised(tenant)]
+
+    # ── requests ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_request(self, request: Request) -> None:
+        """Let a request wait."""
+        lane = self.lane(request.lane)
+        self.requests[request.id] = request
+        self.newcomers.append(request)
+        if not self.waiting_by_tenant[request.tenant]:
+            self.turns.joined(request.tenant)
+        self.waiting_by_tenant[request.tenant] += 1
+        lane.waiting.add(request)
+        self.to_grant.add(lane.key)
+        if lane.spare:
+            self.cover(request, lane.spare[next(iter(lane.spare))])
+        else:
+            self._want(lane, request)
+
+    def remove_request(self, request: Request) -> None:
+        """Let a request go: it was granted, refused or cancelled. What was meant for it serves the next."""
+        if not request.waiting:
+            return
+        request.waiting = False
+        del self.requests[request.id]
+        self.waiting_by_tenant[request.tenant] -= 1
+        lane = self.lane(request.lane)
+        lane.waiting.discard(request)
+        lane.uncovered.discard(request)
+        if request.covered_by is not None:
+            self.uncover(request.covered_by)
+
+    def _want(self, lane: LaneView, request: Request) -> None:
+        lane.uncovered.add(request)
+        heappush(self._wanting, (lane.uncovered.key(request), lane.key))
+
+    def next_wanting(self, skip: set[Lane]) -> tuple[Lane, Request] | None:
+        """The request for which a session should be created next, over all lanes but those in `skip`."""
+        promised = self.promised_tenants() if self.rules.tenant_limits else ()
+        aside: list[tuple[Key, Lane]] = []
+        found: tuple[Lane, Request] | None = None
+        while self._wanting:
+            key, lane_key = self._wanting[0]
+            queue = self.lanes[lane_key].uncovered
+            if lane_key in self._parked.get(lane_key.platform, ()):
+                heappop(self._wanting)
+                continue
+            if lane_key in skip:
+                aside.append(heappop(self._wanting))
+                continue
+            head = queue.head(promised)
+            if head is None:
+                entry = heappop(self._wanting)
+                if queue:
+                    aside.append(entry)
+                continue
+            true = queue.key(head)
+            if key != true:
+                heappop(self._wanting)
+                if true > key:
+                    heappush(self._wanting, (true, lane_key))
+                continue
+            found = (lane_key, head)
+            break
+        for lane_key in {entry[1]: None for entry in aside}:
+            first = self.lanes[lane_key].uncovered.head()
+            if first is not None:
+                heappush(self._wanting, (self.lanes[lane_key].uncovered.key(first), lane_key))
+        return found
+
+    def park(self, lane: Lane) -> None:
+        """Do not offer the lane in `next_wanting` until something happens on its platform."""
+        self._parked.setdefault(lane.platform, set()).add(lane)
+
+    def _unpark(self, platform: str) -> None:
+        for key in sorted(self._parked.pop(platform, ()), key=str):
+            head = self.lanes[key].uncovered.head()
+            if head is not None:
+                heappush(self._wanting, (self.lanes[key].uncovered.key(head), key))
+
+    # ── what is meant for whom ─────────────────────────────────────────────────────────────────────────────────────
+
+    def cover(self, request: Request, session: Session) -> None:
+        """Mean a session being created, or the place of one that is ending, for a request."""
+        lane = self.lane(request.lane)
+        lane.uncovered.discard(request)
+        lane.spare.pop(session.id, None)
+        self.vacating.pop(session.id, None)
+        request.covered_by = session
+        session.covers = request
+        self.promised_by_tenant[request.tenant] += 1
+
+    def uncover(self, session: Session) -> None:
+        """The session or place is free of its meaning: the best uncovered request of the lane takes it, if any."""
+        request = session.covers
+        if request is not None:
+            session.covers = None
+            request.covered_by = None
+            self.promised_by_tenant[request.tenant] -= 1
+            if request.waiting:
+                self._want(self.lane(request.lane), request)
+        if session.state is State.CREATING:
+            lane = self.lane(session.lane)
+            best = lane.uncovered.head(self.promised_tenants() if self.rules.tenant_limits else ())
+            if best is not None:
+                self.cover(best, session)
+            else:
+                lane.spare[session.id] = session
+        elif session.state in ENDING:
+            self.vacating[session.id] = session
+
+    # ── sessions ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_session(self, session: Session) -> None:
+        """Take a place for a session that is about to be created."""
+        assert session.state is State.CREATING and session.id not in self.sessions, session
+        self.sessions[session.id] = session
+        self.by_platform[session.lane.platform] += 1
+        self.by_state[State.CREATING] += 1
+        self.providers[session.provider].sessions += 1
+        self.lane(session.lane).spare[session.id] = session
+
+    def move(self, session: Session, state: State, now: Instant) -> None:
+        """Change a session's state, and every index with it."""
+        old = session.state
+        assert state in FOLLOWS[old], f"session {session.id} cannot go from {old} to {state}"
+        lane = self.lane(session.lane)
+        if old is State.IDLE:
+            del lane.idle[session.id]
+            del self.idle[session.id]
+            del self.providers[session.provider].idle[session.id]
+        elif old is State.LEASED:
+            self._lease_over(session)
+        elif old is State.CREATING:
+            lane.spare.pop(session.id, None)
+        session.state = state
+        self.by_state[old] -= 1
+        self.by_state[state] += 1
+        if old is State.CREATING and session.covers is not None:
+            self.uncover(session)
+        if state is State.IDLE:
+            session.idle_since = now
+            session.keep_until = keep_until(session, lane.rules, now)
+            lane.idle[session.id] = session
+            self.idle[session.id] = session
+            self.providers[session.provider].idle[session.id] = session
+            self.to_grant.add(session.lane)
+        elif state in ENDING:
+            self.vacating[session.id] = session
+        elif state is State.CLOSED:
+            self._remove(session)
+        if self._parked:
+            self._unpark(session.lane.platform)
+        self.watch(session)
+
+    def _lease_over(self, session: Session) -> None:
+        holder = session.covers
+        assert holder is not None
+        session.covers = None
+        session.lease_ends = session.leak_at = NEVER
+        self.leased_by_tenant[holder.tenant] -= 1
+        if holder.tenant in self.full_tenants:
+            self.full_tenants.discard(holder.tenant)
+            self.to_grant |= self.stuck
+            self.stuck.clear()
+
+    def lease(self, session: Session, request: Request, now: Instant) -> None:
+        """Give an idle session to a waiting request."""
+        self.move(session, State.LEASED, now)
+        self.remove_request(request)
+        session.uses += 1
+        session.covers = request
+        session.lease_ends = min(now + request.lease_seconds, session.dies_at)
+        session.leak_at = now + self.rules.leak_after
+        self.turns.served(request.tenant)
+        self.leased_by_tenant[request.tenant] += 1
+        if self.tenant_full(request.tenant):
+            self.full_tenants.add(request.tenant)
+        self.watch(session)
+
+    def _remove(self, session: Session) -> None:
+        self.vacating.pop(session.id, None)
+        del self.sessions[session.id]
+        self.by_state[State.CLOSED] -= 1
+        self.by_platform[session.lane.platform] -= 1
+        self.providers[session.provider].sessions -= 1
+        if session.covers is not None:
+            self.uncover(session)
+            self.vacating.pop(session.id, None)
+
+    # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def due_at(self, thing: Session | Request) -> Instant:
+        """When time alone makes something of it due."""
+        if isinstance(thing, Request):
+            return thing.deadline if thing.waiting else NEVER
+        if thing.state is State.IDLE:
+            return min(thing.keep_until, thing.fresh_until)
+        if thing.state is State.LEASED:
+            return min(thing.lease_ends, thing.leak_at)
+        if thing.state in ENDING:
+            return thing.close_by
+        return NEVER
+
+    def watch(self, thing: Session | Request) -> None:
+        """See to it that `pop_due` brings this up when it is due. A session has one useful entry at most."""
+        at = self.due_at(thing)
+        if isinstance(thing, Session):
+            if at >= thing.timer_at:
+                return  # an earlier entry will look again
+            thing.timer_at = at
+        if at < NEVER:
+            self._push(at, thing)
+
+    def wake_at_least(self, at: Instant) -> None:
+        """See to it that a plan is made at `at`, whoever it is for."""
+        self._push(at, None)
+
+    def _push(self, at: Instant, thing: Session | Request | None) -> None:
+        self._ticket += 1
+        heappush(self._timers, (at, self._ticket, thing))
+        if len(self._timers) > 4 * (len(self.sessions) + len(self.requests)) + 256:
+            self._timers = [entry for entry in self._timers if self._useful(entry)]
+            heapify(self._timers)
+
+    def _useful(self, entry: tuple[Instant, int, Session | Request | None]) -> bool:
+        at, _, thing = entry
+        if thing is None:
+            return True
+        if isinstance(thing, Request):
+            return thing.waiting
+        return thing.state is not State.CLOSED and thing.timer_at == at
+
+    def pop_due(self, now: Instant) -> list[Session | Request]:
+        """Return what is due by `now`, in order of time."""
+        due: list[Session | Request] = []
+        while self._timers and self._timers[0][0] <= now:
+            entry = heappop(self._timers)
+            thing = entry[2]
+            if thing is None or not self._useful(entry):
+                continue
+            if isinstance(thing, Session):
+                thing.timer_at = NEVER
+            if self.due_at(thing) <= now:
+                due.append(thing)
+            else:
+                self.watch(thing)
+        return due
+
+    def next_instant(self) -> Instant:
+        """The earliest instant at which `pop_due` may return something (NEVER if there is none)."""
+        while self._timers and not self._useful(self._timers[0]):
+            heappop(self._timers)
+        return self._timers[0][0] if self._timers else NEVER
