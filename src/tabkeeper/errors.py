@@ -17,6 +17,7 @@
     │   └── OutcomeUnknownError      nobody knows whether a session was created
     └── LedgerError
         ├── IdempotencyConflictError
+        ├── NoPriceError             what a session may cost is unknown, so it is refused, never free
         ├── SchemaVersionError       the database is older or newer than this code
         └── LedgerUnavailableError   the database cannot be reached or written
 
@@ -201,6 +202,10 @@ class LedgerError(TabkeeperError):
 
 class IdempotencyConflictError(LedgerError):
     """A key was used again for something else; the message names the key and what differs."""
+
+
+class NoPriceError(LedgerError):
+    """There is no price, or no worst case, for what was asked; the message says which setting gives one."""
 
 
 class SchemaVersionError(LedgerError):
