@@ -1,0 +1,1 @@
+"""Who gets which session: the plan, the board, the pool and its leases."""

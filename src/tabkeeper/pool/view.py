@@ -254,7 +254,8 @@ class View:
 
     def add_session(self, session: Session) -> None:
         """Take a place for a session that is about to be created."""
-        assert session.state is State.CREATING and session.id not in self.sessions, session
+        assert session.state is State.CREATING, session
+        assert session.id not in self.sessions, session
         self.sessions[session.id] = session
         self.by_platform[session.lane.platform] += 1
         self.by_state[State.CREATING] += 1
