@@ -260,6 +260,10 @@ class ProviderSettings(Settings):
     plan: str | None = Field(
         None, description="A built-in price list, such as browserbase/developer; see `rates list`."
     )
+    max_gb: Price | None = Field(
+        None,
+        description='With a plan that charges for traffic: most of it per session, in 10⁹ bytes; "0" if there is none.',
+    )
     url: SecretStr | None = Field(None, description="cdp: ws://, wss:// or http:// address of the endpoint.")
     isolation: Literal["context", "process"] = Field(
         "context", description="local: one shared browser with a context per lease, or a process per session."
@@ -279,6 +283,8 @@ class ProviderSettings(Settings):
             raise ValueError('url: a cdp provider needs one, such as "ws://127.0.0.1:9222" or "env:CDP_URL"')
         if self.rates is not None and self.plan is not None:
             raise ValueError("set rates or plan, not both")
+        if self.max_gb is not None and self.plan is None:
+            raise ValueError("max_gb: it belongs to a plan; with rates of your own, set rates.max_gb")
         return self
 
 

@@ -86,7 +86,10 @@ def card_of_provider(name: str, provider: ProviderSettings, at: datetime) -> Rat
     if provider.rates is not None:
         return card_from_settings(provider.rates, name)
     if provider.plan is not None:
-        return find_card(provider.plan, at)
+        card = find_card(provider.plan, at)
+        if provider.max_gb is None:
+            return card
+        return card.with_cap("proxy_bytes", int(provider.max_gb * _GB))
     if provider.kind == "local":
         return card_from_settings(RateSettings(), name)
     raise NoPriceError(

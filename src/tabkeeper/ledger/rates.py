@@ -76,8 +76,12 @@ class Component:
 
     def amount(self, qty: int) -> Money:
         """Price a quantity exactly, then round it once."""
+        return Money(self.nanos(qty))
+
+    def nanos(self, qty: int) -> int:
+        """As `amount`, in nano-dollars and without a bound."""
         numerator, denominator = self.unit_price.as_integer_ratio()
-        return Money(_half_even(qty * numerator * NANOS_PER_DOLLAR, denominator * self.per_qty))
+        return _half_even(qty * numerator * NANOS_PER_DOLLAR, denominator * self.per_qty)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,19 +277,25 @@ def worst_case(card: RateCard, max_seconds: float) -> Money:
 def longest_within(card: RateCard, cap: Money) -> float:
     """Longest life, in seconds, whose worst case is at most `cap`.
 
-    Returns 0 if not even the shortest session fits, and infinity if time costs nothing.
+    Returns 0 if not even the shortest session fits, and infinity if ten years do (as when time is free).
 
     Raises:
         NoPriceError: as `worst_case`.
     """
-    if worst_case(card, 0) > cap:
+    timed = [part for part in card.components if part.kind in TIME_KINDS]
+    left = cap.nanos - worst_case(card, 0).nanos + sum(part.nanos(part.billed(0)) for part in timed)
+
+    def affordable(life_ms: int) -> bool:
+        return sum(part.nanos(part.billed(life_ms)) for part in timed) <= left
+
+    if not affordable(0):
         return 0.0
-    if worst_case(card, _LONGEST_LIFE_MS / 1000) <= cap:
+    if affordable(_LONGEST_LIFE_MS):
         return math.inf
     fits, too_long = 0, _LONGEST_LIFE_MS
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
-        if worst_case(card, middle / 1000) <= cap:
+        if affordable(middle):
             fits = middle
         else:
             too_long = middle
