@@ -1,0 +1,459 @@
+"""The tables of the ledger: rows, and nothing else; domain values are in `types`.
+
+Money is BIGINT nano-dollars (``*_n``), instants are BIGINT microseconds since 1970 UTC (``*_at``), lengths of
+time BIGINT microseconds (``*_us``), JSON is text: so both databases count alike and to the last unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, MetaData, Text, UniqueConstraint, text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+NAMING = {
+    "ix": "ix_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=NAMING)
+_registry = registry(metadata=metadata)
+
+# SQLite gives out row numbers only to columns that are spelt INTEGER.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _key(foreign: str | None = None) -> Any:
+    return (
+        Field(sa_type=Text, primary_key=True, foreign_key=foreign)
+        if foreign
+        else Field(sa_type=Text, primary_key=True)
+    )
+
+
+def _serial() -> Any:
+    return Field(default=None, primary_key=True, sa_type=_Serial)
+
+
+def _number(default: int | None = 0, *, key: bool = False) -> Any:
+    if key:
+        return Field(sa_type=BigInteger, primary_key=True)
+    return Field(default=default, sa_type=BigInteger, sa_column_kwargs={"server_default": text(str(default))})
+
+
+def _instant(*, optional: bool = False) -> Any:
+    return Field(default=None, sa_type=BigInteger) if optional else Field(sa_type=BigInteger)
+
+
+def _text(default: str | None = None, *, foreign: str | None = None) -> Any:
+    if default is None:
+        return Field(sa_type=Text, foreign_key=foreign) if foreign else Field(sa_type=Text)
+    return Field(default=default, sa_type=Text, sa_column_kwargs={"server_default": text(f"'{default}'")})
+
+
+def _maybe(*, foreign: str | None = None) -> Any:
+    return (
+        Field(default=None, sa_type=Text, foreign_key=foreign)
+        if foreign
+        else Field(default=None, sa_type=Text)
+    )
+
+
+def _ref(foreign: str, *, key: bool = False) -> Any:
+    return Field(sa_type=BigInteger, foreign_key=foreign, primary_key=key)
+
+
+class Table(SQLModel, registry=_registry):
+    """Base of all tables, with metadata of their own."""
+
+
+class LedgerMetaRow(Table, table=True):
+    """Facts about the ledger itself: ``currency``, ``asset_scale``, ``created_at``, ``epoch``.
+
+    ``epoch`` counts changes of budgets, so that other processes notice them.
+    """
+
+    __tablename__: ClassVar[Any] = "ledger_meta"
+    key: str = _key()
+    value: str = _text()
+
+
+class ProcessRow(Table, table=True):
+    """One opened ledger: who may own sessions, and whether it still lives."""
+
+    __tablename__: ClassVar[Any] = "process"
+    id: str = _key()
+    host: str = _text()
+    pid: int = _number()
+    pid_started_at: int = _instant()
+    started_at: int = _instant()
+    heartbeat_at: int = _instant()
+    ended_at: int | None = _instant(optional=True)
+    snapshot: str = _text("{}")
+    """JSON object: what this process last told about its queue."""
+
+
+class RateCardRow(Table, table=True):
+    """A price list as it was in force for a provider; `document` is `RateCard.to_json`.
+
+    A change of prices closes the row (`effective_to`) and opens the next; running sessions keep theirs.
+    """
+
+    __tablename__: ClassVar[Any] = "rate_card"
+    __table_args__: ClassVar[Any] = (
+        Index(
+            "uq_rate_card_current",
+            "provider",
+            unique=True,
+            sqlite_where=text("effective_to IS NULL"),
+            postgresql_where=text("effective_to IS NULL"),
+        ),
+        CheckConstraint("effective_to IS NULL OR effective_to > effective_from", name="lasts"),
+    )
+    id: int | None = _serial()
+    provider: str = _text()
+    plan: str = _text()
+    effective_from: int = _instant()
+    effective_to: int | None = _instant(optional=True)
+    fingerprint: str = _text()
+    source: str = _text("")
+    document: str = _text()
+    imported_at: int = _instant()
+
+
+class RateComponentRow(Table, table=True):
+    """One price of a list, readable by SQL; `unit_price` is exact decimal text."""
+
+    __tablename__: ClassVar[Any] = "rate_component"
+    rate_card_id: int = _ref("rate_card.id", key=True)
+    kind: str = _key()
+    unit: str = _text()
+    unit_price: str = _text()
+    per_qty: int = _number(1)
+    increment_qty: int = _number(1)
+    min_qty: int = _number()
+    included_qty: int = _number()
+    cap_qty: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class AllowanceRow(Table, table=True):
+    """What a plan includes in a calendar month (UTC), and how much of it is used."""
+
+    __tablename__: ClassVar[Any] = "allowance"
+    provider: str = _key()
+    plan: str = _key()
+    kind: str = _key()
+    month_at: int = _number(key=True)
+    used_qty: int = _number()
+
+
+class BudgetRow(Table, table=True):
+    """One version of a budget; a change closes it (`effective_to`) and opens the next."""
+
+    __tablename__: ClassVar[Any] = "budget"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("name", "version"),
+        Index(
+            "uq_budget_current",
+            "name",
+            unique=True,
+            sqlite_where=text("effective_to IS NULL"),
+            postgresql_where=text("effective_to IS NULL"),
+        ),
+        CheckConstraint("mode IN ('hard', 'soft')", name="mode"),
+        CheckConstraint("scope_kind IN ('pool', 'platform', 'provider', 'tenant')", name="scope"),
+    )
+    id: int | None = _serial()
+    name: str = _text()
+    version: int = _number(1)
+    scope_kind: str = _text()
+    scope_value: str = _text("")
+    period: str = _text()
+    timezone: str = _text()
+    mode: str = _text()
+    limit_n: int = _number()
+    thresholds: str = _text("[]")
+    """JSON list of millionths of the limit."""
+    on_exceed: str = _text("deny")
+    effective_from: int = _instant()
+    effective_to: int | None = _instant(optional=True)
+
+
+class BudgetWindowRow(Table, table=True):
+    """One window of a budget: the only balance there is, changed only together with a posting.
+
+    Mode and limit are copies of the budget's, so that the row that is locked decides by itself.
+    """
+
+    __tablename__: ClassVar[Any] = "budget_window"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("budget_id", "start_at"),
+        CheckConstraint("end_at > start_at", name="lasts"),
+        CheckConstraint("held_n >= 0", name="held"),
+        Index("ix_budget_window_start_at", "start_at"),
+    )
+    id: int | None = _serial()
+    budget_id: int = _ref("budget.id")
+    start_at: int = _instant()
+    end_at: int = _instant()
+    label: str = _text()
+    mode: str = _text()
+    limit_n: int = _number()
+    held_n: int = _number()
+    """Worst cases of sessions that still run."""
+    spent_n: int = _number()
+    """Settled costs."""
+    forced_n: int = _number()
+    """What came in without being admitted: costs beyond a hold, a limit lowered under what was spent."""
+    denied: int = _number()
+    """Sessions refused."""
+
+
+class WindowThresholdRow(Table, table=True):
+    """An amount at which a window's alert is due."""
+
+    __tablename__: ClassVar[Any] = "window_threshold"
+    window_id: int = _ref("budget_window.id", key=True)
+    share_ppm: int = _number(key=True)
+    amount_n: int = _number()
+
+
+class SessionRow(Table, table=True):
+    """One browser session in its whole life."""
+
+    __tablename__: ClassVar[Any] = "session"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_session_created_at", "created_at"),
+        Index(
+            "ix_session_open",
+            "process_id",
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
+    id: str = _key()
+    platform: str = _text()
+    provider: str = _text()
+    tenant: str = _text()
+    process_id: str = _text(foreign="process.id")
+    state: str = _text("creating")
+    provider_session_id: str | None = _maybe()
+    pid: int | None = Field(default=None, sa_type=BigInteger)
+    pid_started_at: int | None = _instant(optional=True)
+    created_at: int = _instant()
+    active_at: int | None = _instant(optional=True)
+    ended_at: int | None = _instant(optional=True)
+    expires_at: int = _instant()
+    close_reason: str | None = _maybe()
+    uses: int = _number()
+    failures: int = _number()
+    cost_n: int = _number()
+    idle_n: int = _number()
+    rounding_n: int = _number()
+    seconds_us: int = _number()
+    quality: str | None = _maybe()
+    bytes: int = _number()
+    rate_card_id: int | None = Field(default=None, sa_type=BigInteger, foreign_key="rate_card.id")
+
+
+class SessionEventRow(Table, table=True):
+    """A session moved from one state to another."""
+
+    __tablename__: ClassVar[Any] = "session_event"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("session_id", "at", "old", "new"),
+        Index("ix_session_event_session_id", "session_id"),
+    )
+    id: int | None = _serial()
+    session_id: str = _text()
+    at: int = _instant()
+    old: str = _text()
+    new: str = _text()
+    reason: str = _text("")
+
+
+class LeaseRow(Table, table=True):
+    """The usage log: one row for each lease; `cost_n` is its share, known when the session is settled."""
+
+    __tablename__: ClassVar[Any] = "lease"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_lease_session_id", "session_id"),
+        Index("ix_lease_granted_at", "granted_at"),
+    )
+    id: str = _key()
+    session_id: str = _text()
+    use_number: int = _number()
+    platform: str = _text()
+    provider: str = _text()
+    tenant: str = _text()
+    priority: int = _number()
+    requested_at: int = _instant()
+    granted_at: int = _instant()
+    released_at: int = _instant()
+    waited_us: int = _number()
+    start_age_us: int = _number()
+    end_age_us: int = _number()
+    is_new: int = _number()
+    outcome: str = _text()
+    error: str | None = _maybe()
+    bytes: int = _number()
+    place: str | None = _maybe()
+    tags: str = _text("{}")
+    cost_n: int = _number()
+
+
+class HoldRow(Table, table=True):
+    """Money set aside for a session; resolved at most once."""
+
+    __tablename__: ClassVar[Any] = "hold"
+    __table_args__: ClassVar[Any] = (
+        Index(
+            "ix_hold_open",
+            "expires_at",
+            sqlite_where=text("state = 'open'"),
+            postgresql_where=text("state = 'open'"),
+        ),
+        CheckConstraint("state IN ('open', 'settled', 'voided')", name="state"),
+        CheckConstraint("amount_n >= 0", name="amount"),
+    )
+    session_id: str = _key("session.id")
+    payload_hash: str = _text()
+    rate_card_id: int = _ref("rate_card.id")
+    amount_n: int = _number()
+    max_us: int = _number()
+    state: str = _text("open")
+    held_at: int = _instant()
+    expires_at: int = _instant()
+    resolved_at: int | None = _instant(optional=True)
+
+
+class EntryRow(Table, table=True):
+    """Append-only journal. `amount_n` is cost booked; a hold, a void and a change of limit book none."""
+
+    __tablename__: ClassVar[Any] = "entry"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("idem_key"),
+        Index("ix_entry_session_id_kind", "session_id", "kind"),
+        Index("ix_entry_effective_at", "effective_at"),
+        CheckConstraint("kind IN ('hold', 'settle', 'void', 'limit', 'adjust')", name="kind"),
+    )
+    id: int | None = _serial()
+    idem_key: str = _text()
+    payload_hash: str = _text()
+    kind: str = _text()
+    session_id: str | None = _maybe(foreign="session.id")
+    amount_n: int = _number()
+    effective_at: int = _instant()
+    """The instant whose windows and hour it counts in: that of the hold."""
+    recorded_at: int = _instant()
+    quality: str = _text("measured")
+    reason: str = _text("")
+    corrects_id: int | None = Field(default=None, sa_type=BigInteger, foreign_key="entry.id")
+
+
+class EntryLineRow(Table, table=True):
+    """Append-only: what an entry's amount is made of; `raw_qty` was used, `billed_qty` is charged."""
+
+    __tablename__: ClassVar[Any] = "entry_line"
+    entry_id: int = _ref("entry.id", key=True)
+    kind: str = _key()
+    raw_qty: int = _number()
+    billed_qty: int = _number()
+    included_qty: int = _number()
+    amount_n: int = _number()
+
+
+class PostingRow(Table, table=True):
+    """Append-only: what an entry did to a window; every balance is a column sum of these."""
+
+    __tablename__: ClassVar[Any] = "posting"
+    __table_args__: ClassVar[Any] = (Index("ix_posting_window_id", "window_id"),)
+    entry_id: int = _ref("entry.id", key=True)
+    window_id: int = _ref("budget_window.id", key=True)
+    d_held_n: int = _number()
+    d_spent_n: int = _number()
+    d_forced_n: int = _number()
+
+
+class RollupHourRow(Table, table=True):
+    """Sums of settled sessions by the (UTC) hour of their hold; leases count for their own tenant."""
+
+    __tablename__: ClassVar[Any] = "rollup_hour"
+    hour_at: int = _number(key=True)
+    provider: str = _key()
+    platform: str = _key()
+    tenant: str = _key()
+    cost_n: int = _number()
+    idle_n: int = _number()
+    """Part of `cost_n` that no lease used."""
+    rounding_n: int = _number()
+    """Part of `cost_n` owed to increments and minimums; on the session's tenant."""
+    failed_n: int = _number()
+    """Shares of leases that did not end well, and idle cost of sessions that failed."""
+    sessions: int = _number()
+    failed_sessions: int = _number()
+    leases: int = _number()
+    reused: int = _number()
+    failures: int = _number()
+    session_us: int = _number()
+    leased_us: int = _number()
+    waited_us: int = _number()
+    bytes: int = _number()
+
+
+class RollupLineRow(Table, table=True):
+    """Sums of settled sessions' lines by hour and component; on the session's tenant."""
+
+    __tablename__: ClassVar[Any] = "rollup_line"
+    hour_at: int = _number(key=True)
+    provider: str = _key()
+    platform: str = _key()
+    tenant: str = _key()
+    kind: str = _key()
+    amount_n: int = _number()
+    raw_qty: int = _number()
+    billed_qty: int = _number()
+    included_qty: int = _number()
+
+
+class AlertEventRow(Table, table=True):
+    """Something somebody should hear of, written with its cause; sending it comes later."""
+
+    __tablename__: ClassVar[Any] = "alert_event"
+    __table_args__: ClassVar[Any] = (UniqueConstraint("dedupe_key"), Index("ix_alert_event_state", "state"))
+    id: int | None = _serial()
+    dedupe_key: str = _text()
+    kind: str = _text()
+    """threshold, denied, overrun, estimate."""
+    at: int = _instant()
+    budget: str | None = _maybe()
+    window_id: int | None = Field(default=None, sa_type=BigInteger, foreign_key="budget_window.id")
+    metric: str | None = _maybe()
+    """spent, or committed (spent and held)."""
+    share_ppm: int | None = Field(default=None, sa_type=BigInteger)
+    amount_n: int = _number()
+    limit_n: int | None = Field(default=None, sa_type=BigInteger)
+    session_id: str | None = _maybe()
+    detail: str = _text("")
+    state: str = _text("pending")
+    attempts: int = _number()
+    next_at: int = _number()
+    delivered_at: int | None = _instant(optional=True)
+
+
+class ReleaseOutboxRow(Table, table=True):
+    """A session whose end its provider has not confirmed; gone over until it has."""
+
+    __tablename__: ClassVar[Any] = "release_outbox"
+    session_id: str = _key("session.id")
+    provider: str = _text()
+    provider_session_id: str | None = _maybe()
+    reason: str = _text("")
+    queued_at: int = _instant()
+    attempts: int = _number()
+    next_at: int = _number()
+    last_error: str | None = _maybe()
+    confirmed_at: int | None = _instant(optional=True)
