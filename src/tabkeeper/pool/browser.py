@@ -1,0 +1,222 @@
+"""How a session is reached: one Playwright connection per session, fresh contexts per lease, bytes counted.
+
+The only room of the pool that knows Playwright. It decides nothing about sessions; it says whether one is clean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from typing import Any, Literal
+
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    CDPSession,
+    Page,
+    Playwright,
+    Route,
+    async_playwright,
+)
+from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import TimeoutError as PlaywrightTimeoutError
+
+from tabkeeper.pool.trackers import is_tracker
+
+log = logging.getLogger(__name__)
+
+Trouble = Literal["timeout", "network", "other"]
+
+
+def trouble(error: BaseException) -> Trouble:
+    """Sort an error that an operation on a page raised, for the session's health."""
+    if isinstance(error, TimeoutError | PlaywrightTimeoutError):
+        return "timeout"
+    if isinstance(error, ConnectionError) or (isinstance(error, PlaywrightError) and "net::" in str(error)):
+        return "network"
+    return "other"
+
+
+def is_browser_error(error: BaseException | None) -> bool:
+    """Say whether Playwright raised it, as it does when a browser ends under its user."""
+    return isinstance(error, PlaywrightError)
+
+
+class Driver:
+    """Playwright's own process, started when the first lease wants a page and shared by the pool's sessions."""
+
+    def __init__(self) -> None:
+        self._starting: asyncio.Task[Playwright] | None = None
+
+    async def playwright(self) -> Playwright:
+        """Return the running driver."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(async_playwright().start(), name="tabkeeper-playwright")
+        return await asyncio.shield(self._starting)
+
+    async def aclose(self) -> None:
+        """Stop the driver."""
+        if self._starting is not None:
+            starting, self._starting = self._starting, None
+            await (await starting).stop()
+
+
+class SessionBrowser:
+    """The connection to one session, made when it is first used and kept over its leases.
+
+    Args:
+        driver: the pool's Playwright.
+        connect_url: where to connect; never logged.
+        on_lost: called once if the connection drops while we want it.
+    """
+
+    def __init__(self, driver: Driver, connect_url: str, on_lost: Callable[[str], None]) -> None:
+        self._driver = driver
+        self._connect_url = connect_url
+        self._on_lost = on_lost
+        self._connecting: asyncio.Task[Browser] | None = None
+        self._given: set[BrowserContext] = set()
+        self._wanted = True
+        self.meter = Meter()
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody has connected, so that there may be something to clean."""
+        return self._connecting is not None
+
+    async def browser(self) -> Browser:
+        """Return the Playwright browser, connecting on first use.
+
+        Raises:
+            playwright.async_api.Error: the session cannot be reached.
+        """
+        if self._connecting is None or (self._connecting.done() and self._failed(self._connecting)):
+            self._connecting = asyncio.create_task(self._connect(), name="tabkeeper-connect")
+        return await asyncio.shield(self._connecting)
+
+    @staticmethod
+    def _failed(task: asyncio.Task[Browser]) -> bool:
+        return task.cancelled() or task.exception() is not None
+
+    async def _connect(self) -> Browser:
+        playwright = await self._driver.playwright()
+        browser = await playwright.chromium.connect_over_cdp(self._connect_url)
+        self._given = set(browser.contexts)
+        browser.on("disconnected", lambda _: self._disconnected())
+        return browser
+
+    def _disconnected(self) -> None:
+        if self._wanted:
+            self._wanted = False
+            self._on_lost("browser disconnected")
+
+    async def new_context(self, block: Collection[str], options: dict[str, Any]) -> BrowserContext:
+        """Open a clean context that blocks what is to be blocked and counts what it loads."""
+        if block:
+            options.setdefault("service_workers", "block")  # a worker's requests pass no route
+        context = await (await self.browser()).new_context(**options)
+        if block:
+            blocked = frozenset(block)
+
+            async def decide(route: Route) -> None:
+                request = route.request
+                unwanted = request.resource_type in blocked or (
+                    "trackers" in blocked and is_tracker(request.url)
+                )
+                await (route.abort("blockedbyclient") if unwanted else route.fallback())
+
+            await context.route("**/*", decide)
+        context.on("page", self.meter.watch)
+        return context
+
+    async def new_page(self, context: BrowserContext) -> Page:
+        """Open a page whose bytes are counted from its first request on."""
+        page = await context.new_page()
+        await self.meter.attached(page)
+        return page
+
+    async def clean(self) -> bool:
+        """Close what leases opened; False if traces may be left, so that nobody else should get the session."""
+        if self._connecting is None:
+            return True
+        if not self._connecting.done() or self._failed(self._connecting):
+            return False
+        browser = self._connecting.result()
+        untouched = all(page.url == "about:blank" for context in self._given for page in context.pages)
+        await self.meter.settle()
+        for context in browser.contexts:
+            if context not in self._given:
+                await context.close()
+        return untouched
+
+    async def aclose(self) -> None:
+        """Disconnect; the contexts opened through this connection end with it."""
+        self._wanted = False
+        await self.meter.aclose()
+        if self._connecting is None:
+            return
+        task, self._connecting = self._connecting, None
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        if not self._failed(task):
+            await task.result().close()
+
+
+class Meter:
+    """Counts the bytes that pages received over the network, headers included, as Chromium reports them.
+
+    Requests of workers in other processes are not seen, so the figure is a lower bound.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        """Bytes of finished and unfinished requests since the session began."""
+        self._attaching: dict[Page, asyncio.Task[None]] = {}
+        self._partial: dict[str, int] = {}
+
+    def watch(self, page: Page) -> None:
+        """Begin to count for a page (called by Playwright for every new one, popups included)."""
+        if page not in self._attaching:
+            self._attaching[page] = asyncio.create_task(self._attach(page), name="tabkeeper-meter")
+            page.on("close", lambda closed: self._attaching.pop(closed, None))
+
+    async def attached(self, page: Page) -> None:
+        """Return when the page's requests are being counted."""
+        self.watch(page)
+        if page in self._attaching:
+            await asyncio.shield(self._attaching[page])
+
+    async def _attach(self, page: Page) -> None:
+        try:
+            cdp: CDPSession = await page.context.new_cdp_session(page)
+            cdp.on("Network.dataReceived", self._data)
+            cdp.on("Network.loadingFinished", self._finished)
+            await cdp.send("Network.enable")
+        except PlaywrightError as error:  # the page closed meanwhile: nothing to count
+            log.debug("a page ended before it could be metered: %s", error)
+
+    def _data(self, event: dict[str, Any]) -> None:
+        size = int(event.get("encodedDataLength", 0))
+        self.received += size
+        self._partial[event["requestId"]] = self._partial.get(event["requestId"], 0) + size
+
+    def _finished(self, event: dict[str, Any]) -> None:
+        # The final figure includes headers; what was counted on the way is part of it.
+        seen = self._partial.pop(event["requestId"], 0)
+        self.received += max(0, int(event.get("encodedDataLength", 0)) - seen)
+
+    async def settle(self) -> None:
+        """Wait for pages that are just being attached, so that closing them disturbs nothing."""
+        if self._attaching:
+            await asyncio.wait(list(self._attaching.values()))
+        self._partial.clear()
+
+    async def aclose(self) -> None:
+        """Stop counting."""
+        for task in self._attaching.values():
+            task.cancel()
+        if self._attaching:
+            await asyncio.wait(list(self._attaching.values()))
+        self._attaching.clear()

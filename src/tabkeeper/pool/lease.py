@@ -1,0 +1,298 @@
+"""What the caller holds: the right to use one session for a while, its pages, and the way to give it back.
+
+A lease is a thin hand on a `Holding`, the pool's own record of it; ending a lease twice or late does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from playwright.async_api import Browser, BrowserContext, Page
+
+from tabkeeper.clock import Instant
+from tabkeeper.errors import LeaseLostError, SessionTimeoutError
+from tabkeeper.money import Money
+from tabkeeper.pool.browser import SessionBrowser, Trouble, is_browser_error, trouble
+from tabkeeper.pool.model import Session
+
+T = TypeVar("T")
+
+HEALTH_COST: Mapping[Trouble, float] = {"timeout": 0.2, "network": 0.1, "other": 0.3}
+"""What an error in `Lease.use` takes from the session's health (1.0 is full)."""
+
+
+@dataclass(slots=True, eq=False)
+class Holding:
+    """The pool's record of one lease."""
+
+    id: str
+    session: Session
+    use: int
+    tenant: str
+    priority: int
+    tags: Mapping[str, str]
+    place: str
+    requested_at: Instant
+    granted_at: Instant
+    start_age: float
+    use_timeout: float
+    block: tuple[str, ...]
+    bytes_before: int
+    over: str = ""
+    """Empty while the lease runs, then how it ended: "ok", "failed", "reclaimed", "lost"."""
+    error: str | None = None
+    context: BrowserContext | None = None
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    scopes: set[asyncio.Timeout] = field(default_factory=set)
+
+
+class Host(Protocol):
+    """What a lease needs from its pool."""
+
+    def browser_of(self, holding: Holding) -> SessionBrowser:
+        """The session's connection."""
+
+    async def release(self, holding: Holding, *, success: bool, error: str | None = None) -> None:
+        """Give the session back."""
+
+    def hurt(self, holding: Holding, kind: Trouble, error: BaseException) -> None:
+        """An operation failed on the session."""
+
+    def cost_of(self, holding: Holding) -> Money:
+        """What the lease has cost so far."""
+
+    def wall(self, at: Instant) -> datetime:
+        """An instant as a date."""
+
+    def connect_url_of(self, holding: Holding) -> str:
+        """Where a CDP client connects."""
+
+
+class Lease:
+    """The right to use a session until `release`, the end of the ``async with`` block, or `deadline`."""
+
+    __slots__ = ("_holding", "_host", "is_new")
+
+    def __init__(self, host: Host, holding: Holding) -> None:
+        self._host = host
+        self._holding = holding
+        self.is_new: bool = holding.use == 1
+        """True if the session was created for this lease, False if it was reused."""
+
+    def __repr__(self) -> str:
+        state = self._holding.over or "running"
+        return f"<Lease {self.id} on {self.session_id} ({self.platform} at {self.provider}, {state})>"
+
+    @property
+    def id(self) -> str:
+        """The lease's id in the usage log."""
+        return self._holding.id
+
+    @property
+    def session_id(self) -> str:
+        """Our id of the session."""
+        return self._holding.session.id
+
+    @property
+    def token(self) -> tuple[str, int]:
+        """(session id, number of its use): what tells this lease from all others on the session."""
+        return (self._holding.session.id, self._holding.use)
+
+    @property
+    def platform(self) -> str:
+        """What kind of work it was leased for."""
+        return self._holding.session.lane.platform
+
+    @property
+    def provider(self) -> str:
+        """Who runs the browser."""
+        return self._holding.session.provider
+
+    @property
+    def tenant(self) -> str:
+        """Who is charged for the lease's share."""
+        return self._holding.tenant
+
+    @property
+    def connect_url(self) -> str:
+        """Where a CDP client of your own connects. It may contain a key: do not log it."""
+        return self._host.connect_url_of(self._holding)
+
+    @property
+    def granted_at(self) -> datetime:
+        """When the lease began (UTC)."""
+        return self._host.wall(self._holding.granted_at)
+
+    @property
+    def deadline(self) -> datetime:
+        """When the lease is reclaimed if it is not released (UTC)."""
+        holding = self._holding
+        ends = holding.session.lease_ends if not holding.over else holding.granted_at
+        return self._host.wall(ends)
+
+    @property
+    def waited(self) -> timedelta:
+        """How long the request was in the queue."""
+        return timedelta(seconds=self._holding.granted_at - self._holding.requested_at)
+
+    @property
+    def cost(self) -> Money:
+        """What this lease has cost so far, by the provider's price list; settled when the session ends."""
+        return self._host.cost_of(self._holding)
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy the session goes through (none so far)."""
+        return None
+
+    def _check(self) -> None:
+        if self._holding.over:
+            raise LeaseLostError(self.session_id, self.platform, self._ending())
+
+    def _ending(self) -> str:
+        if self._holding.over in {"ok", "failed"}:
+            return "it was released"
+        return self._holding.error or self._holding.over
+
+    async def browser(self) -> Browser:
+        """Connect over CDP (once per session) and return the Playwright browser.
+
+        Contexts opened from it are closed when the lease ends. The browser's own first context is not yours:
+        a page opened there makes the session be closed instead of reused.
+
+        Raises:
+            LeaseLostError: the lease is over.
+        """
+        self._check()
+        try:
+            return await self._host.browser_of(self._holding).browser()
+        except Exception as error:
+            self._raise_if_lost(error)
+            raise
+
+    async def context(self, **options: Any) -> BrowserContext:
+        """Return the lease's context: clean when the lease begins, closed when it ends.
+
+        Args:
+            **options: for Playwright's `Browser.new_context`, at the first call only.
+
+        Raises:
+            LeaseLostError: the lease is over.
+            ValueError: options were given after the context was opened.
+        """
+        self._check()
+        holding = self._holding
+        async with holding.opening:
+            if holding.context is not None:
+                if options:
+                    raise ValueError(
+                        "the lease's context is open already; pass its options at the first call"
+                    )
+                return holding.context
+            try:
+                holding.context = await self._host.browser_of(holding).new_context(holding.block, options)
+            except Exception as error:
+                self._raise_if_lost(error)
+                raise
+            return holding.context
+
+    async def new_page(self) -> Page:
+        """Open a page in the lease's context.
+
+        Raises:
+            LeaseLostError: the lease is over, or the browser died.
+        """
+        context = await self.context()
+        try:
+            return await self._host.browser_of(self._holding).new_page(context)
+        except Exception as error:
+            self._raise_if_lost(error)
+            raise
+
+    async def use(self, operation: Callable[[Lease], Awaitable[T]], *, timeout: float | None = None) -> T:
+        """Run `operation(lease)` within the platform's `use_timeout` (or `timeout` seconds).
+
+        An error lowers the session's health: a timeout by 0.2, a network error by 0.1, any other by 0.3; a
+        session below 0.5 is closed instead of reused.
+
+        Raises:
+            SessionTimeoutError: it took too long; the operation was cancelled.
+            LeaseLostError: the session ended meanwhile; the operation was cancelled.
+            Exception: whatever `operation` raised.
+        """
+        self._check()
+        holding = self._holding
+        seconds = holding.use_timeout if timeout is None else timeout
+        scope = asyncio.timeout(seconds)
+        holding.scopes.add(scope)
+        try:
+            async with scope:
+                return await operation(self)
+        except TimeoutError as error:
+            self._raise_if_lost(error)
+            self._host.hurt(holding, "timeout", error)
+            if not scope.expired():
+                raise
+            raise SessionTimeoutError(
+                f"an operation on session {self.session_id} (platform {self.platform!r} at {self.provider!r}) took "
+                f"longer than {seconds:g} s; raise platforms.{self.platform}.use_timeout, or make it faster"
+            ) from error
+        except Exception as error:
+            self._raise_if_lost(error)
+            self._host.hurt(holding, trouble(error), error)
+            raise
+        finally:
+            holding.scopes.discard(scope)
+
+    def _raise_if_lost(self, error: BaseException) -> None:
+        if self._holding.over in {"lost", "reclaimed"}:
+            raise LeaseLostError(self.session_id, self.platform, self._ending()) from error
+
+    async def release(self, *, success: bool = True) -> None:
+        """Give the session back. Safe to repeat, and harmless when the lease is over already.
+
+        Args:
+            success: whether the work succeeded; counted in the reports.
+        """
+        await self._host.release(self._holding, success=success)
+
+    async def end_of_block(self, error: BaseException | None) -> None:
+        """Release at the end of an ``async with`` block, as a failure if `error` ended it.
+
+        Raises:
+            LeaseLostError: the block failed because the browser had ended under it.
+        """
+        was_over = self._holding.over
+        note = None if error is None else f"{type(error).__name__}: {error}"[:500]
+        await self._host.release(self._holding, success=error is None, error=note)
+        if was_over in {"lost", "reclaimed"} and is_browser_error(error):
+            raise LeaseLostError(self.session_id, self.platform, self._ending()) from error
+
+
+class LeaseRequest:
+    """What `get_session` returns: await it for a `Lease`, or enter it and have the lease released at the end."""
+
+    __slots__ = ("_acquire", "_lease")
+
+    def __init__(self, acquire: Callable[[], Awaitable[Lease]]) -> None:
+        self._acquire = acquire
+        self._lease: Lease | None = None
+
+    def __await__(self) -> Generator[Any, None, Lease]:
+        return self._acquire().__await__()
+
+    async def __aenter__(self) -> Lease:
+        self._lease = await self._acquire()
+        return self._lease
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        lease, self._lease = self._lease, None
+        assert lease is not None
+        await lease.end_of_block(error)

@@ -1,0 +1,367 @@
+"""Granting and ending leases: from a request's future to the usage log's row, and what a lease asks of its pool.
+
+It carries out what the plan decided about requests; it never chooses who gets what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tabkeeper.clock import Clock, Instant
+from tabkeeper.config import PoolConfig, parse_duration
+from tabkeeper.errors import (
+    BudgetExceededError,
+    ConfigError,
+    LeaseLostError,
+    QueueFullError,
+    TabkeeperError,
+)
+from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.ledger.rates import accrued
+from tabkeeper.ledger.types import LeaseUsage
+from tabkeeper.money import ZERO, Money
+from tabkeeper.pool.board import Board
+from tabkeeper.pool.browser import SessionBrowser, Trouble
+from tabkeeper.pool.caps import affordable_seconds
+from tabkeeper.pool.lease import HEALTH_COST, Holding, Lease
+from tabkeeper.pool.model import Lane, Request, Session, State
+from tabkeeper.pool.sessions import Running, Sessions
+from tabkeeper.pool.stats import Counts
+from tabkeeper.providers.base import Provider
+
+log = logging.getLogger(__name__)
+
+UNHEALTHY_BELOW = 0.5
+"""A session whose health is lower is closed when its lease ends."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Ask:
+    """What a caller of `get_session` said, and where."""
+
+    platform: str
+    priority: int
+    timeout: float | timedelta | None
+    tenant: str
+    tags: Mapping[str, str]
+    max_duration: float | timedelta | None
+    max_cost: Money | None
+    place: str
+
+
+class Leases:
+    """The leases of one pool. It is the `lease.Host` of each of them."""
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        *,
+        providers: Mapping[str, Provider],
+        ledger: Ledger,
+        clock: Clock,
+        board: Board,
+        sessions: Sessions,
+    ) -> None:
+        self._config = config
+        self._providers = providers
+        self._ledger = ledger
+        self._clock = clock
+        self._board = board
+        self._view = board.view
+        self._sessions = sessions
+        self._futures: dict[int, asyncio.Future[Lease]] = {}
+        self._asked: dict[int, Ask] = {}
+        self._arrivals = 0
+        self._ended = asyncio.Event()
+        self.counts = Counts()
+
+    # ── asking ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def acquire(self, ask: Ask) -> Lease:
+        """Wait for a lease; see `SessionPool.get_session`."""
+        request = self._request_from(ask)
+        if len(self._view.requests) >= self._config.pool.max_queued:
+            self.counts.refused += 1
+            raise QueueFullError(ask.platform, len(self._view.requests))
+        future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        self._futures[request.id] = future
+        self._asked[request.id] = ask
+        self._board.request(request)
+        queued = len(self._view.requests)
+        self.counts.peak_queued = max(self.counts.peak_queued, queued)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._hand_back(future.result()._holding)  # noqa: SLF001 - it came in the moment of cancellation
+            else:
+                self._board.withdraw(request)
+            raise
+        finally:
+            self._futures.pop(request.id, None)
+            self._asked.pop(request.id, None)
+
+    def _request_from(self, ask: Ask) -> Request:
+        settings = self._config.platforms.get(ask.platform)
+        if settings is None:
+            near = difflib.get_close_matches(ask.platform, self._config.platforms, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"there is no platform {ask.platform!r}{hint} Add [platforms.{ask.platform}].")
+        low, high = self._config.pool.priorities
+        if not low <= ask.priority <= high:
+            raise ValueError(f"priority {ask.priority} is outside {low}..{high} (pool.priorities)")
+        rules = self._view.rules.platforms[ask.platform]
+        lease_seconds = rules.lease_timeout
+        if ask.max_duration is not None:
+            lease_seconds = parse_duration(ask.max_duration).total_seconds()
+            if not 0 < lease_seconds <= rules.lease_timeout:
+                raise ValueError(
+                    f"max_duration must be above 0 and at most {rules.lease_timeout:g} s "
+                    f"(raise platforms.{ask.platform}.lease_timeout to allow more)"
+                )
+        patience = settings.queue_timeout or self._config.pool.queue_timeout
+        seconds = (
+            patience.total_seconds() if ask.timeout is None else parse_duration(ask.timeout).total_seconds()
+        )
+        now = self._clock.monotonic()
+        self._arrivals += 1
+        owner = ask.tenant if ask.tenant in self._view.rules.owning_tenants else None
+        return Request(
+            id=self._arrivals,
+            lane=Lane(ask.platform, owner),
+            tenant=ask.tenant,
+            priority=ask.priority,
+            arrived_at=now,
+            deadline=now + seconds,
+            lease_seconds=lease_seconds,
+        )
+
+    async def all_ended(self) -> None:
+        """Return when no session is leased."""
+        while any(session.state is State.LEASED for session in self._view.sessions.values()):
+            self._ended.clear()
+            await self._ended.wait()
+
+    # ── carrying out what the plan decided ─────────────────────────────────────────────────────────────────────────
+
+    def grant(self, request: Request, session: Session, use: int) -> None:
+        """Carry out `Grant`, unless the caller has left, the browser is dead, or the lease's own cap forbids it."""
+        future = self._futures.get(request.id)
+        running = self._sessions.running[session.id]
+        assert running.remote is not None
+        if future is None or future.done():
+            # The caller left between its cancellation and its withdrawal.
+            self._board.released(session, use, keep=True, reason="")
+            return
+        if not self._providers[session.provider].alive(running.remote.provider_session_id):
+            self._board.lost(session, "browser died")
+            request.waiting = True
+            self._board.request(request)
+            return
+        ask = self._asked[request.id]
+        now = self._clock.monotonic()
+        age = now - running.sent_at
+        if ask.max_cost is not None and not self._cap_lease(ask, running, age, now):
+            self._board.released(session, use, keep=True, reason="")
+            self.refuse(request, self._unaffordable(ask, running, age))
+            return
+        settings = self._config.platforms[request.lane.platform]
+        holding = Holding(
+            id=f"{session.id}.{use}",
+            session=session,
+            use=use,
+            tenant=request.tenant,
+            priority=request.priority,
+            tags=ask.tags,
+            place=ask.place,
+            requested_at=request.arrived_at,
+            granted_at=now,
+            start_age=age,
+            use_timeout=settings.use_timeout.total_seconds(),
+            block=settings.block,
+            bytes_before=running.browser.meter.received if running.browser else 0,
+        )
+        running.holding = holding
+        counts = self.counts
+        counts.leases += 1
+        counts.reused += use > 1
+        counts.waited += now - request.arrived_at
+        future.set_result(Lease(self, holding))
+
+    def _cap_lease(self, ask: Ask, running: Running, age: float, now: Instant) -> bool:
+        assert ask.max_cost is not None
+        assert running.hold is not None
+        first = running.session.uses == 1
+        longest = running.session.lease_ends - now
+        seconds = affordable_seconds(running.hold.card, 0.0 if first else age, age, ask.max_cost, longest)
+        if seconds <= 0:
+            return False
+        running.session.lease_ends = min(running.session.lease_ends, now + seconds)
+        self._view.watch(running.session)
+        self._board.poke()
+        return True
+
+    def _unaffordable(self, ask: Ask, running: Running, age: float) -> BudgetExceededError:
+        assert ask.max_cost is not None
+        assert running.hold is not None
+        start = ZERO if running.session.uses == 1 else accrued(running.hold.card, age)
+        return BudgetExceededError(
+            budget="max_cost",
+            limit=ask.max_cost,
+            spent=ZERO,
+            held=ZERO,
+            needed=accrued(running.hold.card, age + 1) - start,
+            resets_at=None,
+            subject=f'one second of a lease on "{ask.platform}" at {running.session.provider}',
+        )
+
+    def refuse(self, request: Request, error: TabkeeperError) -> None:
+        """Answer a waiting request with an error."""
+        self._board.withdraw(request)
+        self.counts.refused += 1
+        future = self._futures.get(request.id)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def report_leak(self, session: Session) -> None:
+        """Say who holds a lease suspiciously long, and where it was taken."""
+        running = self._sessions.running.get(session.id)
+        if running is None or running.holding is None:
+            return
+        self.counts.leaks += 1
+        holding = running.holding
+        log.warning(
+            "lease %s on platform %r has been held for %.0f s; it was taken at %s and is reclaimed in %.0f s",
+            holding.id,
+            session.lane.platform,
+            self._clock.monotonic() - holding.granted_at,
+            holding.place,
+            max(0.0, session.lease_ends - self._clock.monotonic()),
+        )
+
+    # ── what leases ask of us (lease.Host) ─────────────────────────────────────────────────────────────────────────
+
+    def browser_of(self, holding: Holding) -> SessionBrowser:
+        """See `lease.Host`."""
+        running = self._sessions.running.get(holding.session.id)
+        if running is None or running.browser is None:
+            raise LeaseLostError(holding.session.id, holding.session.lane.platform, "the session is closed")
+        return running.browser
+
+    def connect_url_of(self, holding: Holding) -> str:
+        """See `lease.Host`."""
+        running = self._sessions.running.get(holding.session.id)
+        if holding.over or running is None or running.remote is None:
+            raise LeaseLostError(holding.session.id, holding.session.lane.platform, "the lease is over")
+        return running.remote.connect_url
+
+    def wall(self, at: Instant) -> datetime:
+        """See `lease.Host`."""
+        return self._clock.now() + timedelta(seconds=at - self._clock.monotonic())
+
+    def cost_of(self, holding: Holding) -> Money:
+        """See `lease.Host`."""
+        running = self._sessions.running.get(holding.session.id)
+        if running is None or running.hold is None:
+            return ZERO
+        age = self._clock.monotonic() - running.sent_at
+        start = ZERO if holding.use == 1 else accrued(running.hold.card, holding.start_age)
+        return accrued(running.hold.card, age) - start
+
+    def hurt(self, holding: Holding, kind: Trouble, error: BaseException) -> None:
+        """See `lease.Host`."""
+        holding.error = f"{type(error).__name__}: {error}"[:500]
+        running = self._sessions.running.get(holding.session.id)
+        if running is not None and not holding.over:
+            running.health = max(0.0, running.health - HEALTH_COST[kind])
+
+    async def release(self, holding: Holding, *, success: bool, error: str | None = None) -> None:
+        """See `lease.Host`."""
+        if holding.over:
+            return
+        self._mark_over(holding, "ok" if success else "failed", error)
+        running = self._sessions.running[holding.session.id]
+        clean = False
+        try:
+            clean = running.browser is None or not running.browser.used or await self._clean(running)
+        finally:
+            healthy = running.health >= UNHEALTHY_BELOW
+            reason = "not cleaned" if not clean else "unhealthy"
+            self._record(running, holding)
+            self._board.released(holding.session, holding.use, keep=clean and healthy, reason=reason)
+
+    async def _clean(self, running: Running) -> bool:
+        assert running.browser is not None
+        try:
+            async with asyncio.timeout(self._config.pool.clean_timeout.total_seconds()):
+                return await running.browser.clean()
+        except Exception as error:  # noqa: BLE001 - whatever it was, nobody else gets this session
+            log.warning("session %s could not be cleaned and is closed: %r", running.session.id, error)
+            return False
+
+    def _hand_back(self, holding: Holding) -> None:
+        """Return a lease that its caller never saw."""
+        if not holding.over:
+            self._mark_over(holding, "ok", "cancelled before use")
+            running = self._sessions.running[holding.session.id]
+            self._record(running, holding)
+            self._board.released(holding.session, holding.use, keep=True, reason="")
+
+    def end_holding(self, session: Session, outcome: str, why: str) -> None:
+        """End a lease under its holder."""
+        running = self._sessions.running.get(session.id)
+        if running is None or running.holding is None:
+            return
+        holding = running.holding
+        if holding.over:
+            return
+        if outcome == "lost":
+            self.counts.lost += 1
+        self._mark_over(holding, outcome, why)
+        self._record(running, holding)
+        for scope in list(holding.scopes):
+            scope.reschedule(asyncio.get_running_loop().time())
+
+    def _mark_over(self, holding: Holding, outcome: str, error: str | None) -> None:
+        holding.over = outcome
+        if error is not None:
+            holding.error = error
+        self._ended.set()
+
+    def _record(self, running: Running, holding: Holding) -> None:
+        """Write the usage log's row of a lease that has ended, once."""
+        if running.holding is not holding:
+            return
+        running.holding = None
+        session = holding.session
+        now = self._clock.monotonic()
+        wall = self._clock.now()
+        received = running.browser.meter.received if running.browser is not None else 0
+        self._ledger.record_lease(
+            LeaseUsage(
+                lease_id=holding.id,
+                session_id=session.id,
+                use_number=holding.use,
+                platform=session.lane.platform,
+                provider=session.provider,
+                tenant=holding.tenant,
+                priority=holding.priority,
+                requested_at=wall - timedelta(seconds=now - holding.requested_at),
+                granted_at=wall - timedelta(seconds=now - holding.granted_at),
+                released_at=wall,
+                waited=holding.granted_at - holding.requested_at,
+                start_age=holding.start_age,
+                end_age=now - running.sent_at,
+                is_new=holding.use == 1,
+                outcome=holding.over,
+                error=holding.error,
+                bytes_received=received - holding.bytes_before,
+                place=holding.place,
+                tags=holding.tags,
+            )
+        )

@@ -1,0 +1,343 @@
+"""`SessionPool`: the shell that asks the plan what to do and carries it out. It decides nothing itself.
+
+Everything that changes the pool's state is synchronous code between two awaits, so the pool needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Self, assert_never
+
+from tabkeeper.clock import Clock, SystemClock
+from tabkeeper.config import PoolConfig, load_config, parse_duration
+from tabkeeper.errors import PoolClosedError, QueueTimeoutError, TabkeeperError
+from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.money import Money
+from tabkeeper.pool.board import MemoryBoard
+from tabkeeper.pool.jobs import Jobs
+from tabkeeper.pool.lease import Lease, LeaseRequest
+from tabkeeper.pool.leasing import Ask, Leases
+from tabkeeper.pool.model import (
+    Action,
+    Close,
+    Create,
+    GiveUpPlace,
+    Grant,
+    Reclaim,
+    Refuse,
+    ReportLeak,
+    Request,
+    State,
+)
+from tabkeeper.pool.recovery import recover
+from tabkeeper.pool.rules import rules_from
+from tabkeeper.pool.sessions import Sessions
+from tabkeeper.pool.stats import PoolStats, take_stats
+from tabkeeper.pool.view import View
+from tabkeeper.providers import make_provider
+from tabkeeper.providers.base import Provider
+from tabkeeper.reports.books import Books
+
+log = logging.getLogger(__name__)
+
+_PACKAGE = str(Path(__file__).parents[1])
+_NO_TAGS: Mapping[str, str] = {}
+
+
+class SessionPool:
+    """A pool of browser sessions with limits, priorities and budgets.
+
+    >>> async with SessionPool.from_file("tabkeeper.toml") as pool:             # doctest: +SKIP
+    ...     async with pool.get_session("web") as session:
+    ...         page = await session.new_page()
+    ...         await page.goto("https://example.com")
+
+    Args:
+        config: limits, providers, platforms, budgets.
+        providers: adapters by name, instead of those the configuration describes (for tests and simulations).
+        clock: where time comes from.
+        rng: chance for ids and for the jitter of retries; give a seeded one to repeat a simulation.
+        inline_ledger: write to the database on the event loop's own thread (for simulations).
+    """
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        *,
+        providers: Mapping[str, Provider] | None = None,
+        clock: Clock | None = None,
+        rng: Random | None = None,
+        inline_ledger: bool = False,
+    ) -> None:
+        self.config = config
+        self._given_providers = providers
+        self._clock: Clock = clock or SystemClock()
+        self._rng = rng or Random()  # noqa: S311 - ids and jitter, no secrets
+        self._inline_ledger = inline_ledger
+        self._providers: dict[str, Provider] = {}
+        self._opened = False
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> SessionPool:
+        """Make a pool from a ``tabkeeper.toml``; nothing starts before ``async with`` or `open`.
+
+        Raises:
+            ConfigError: the file has a mistake.
+        """
+        return cls(load_config(path))
+
+    # ── opening and closing ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> Self:
+        """Open the ledger, clean up after earlier runs that died, and make ready to lease.
+
+        Raises:
+            ConfigError, LedgerError: it cannot start; nothing is left running.
+        """
+        if self._opened:
+            raise PoolClosedError("this pool was opened before; make a new one")
+        self._opened = True
+        self._ledger = await Ledger.open(self.config, clock=self._clock, inline=self._inline_ledger)
+        try:
+            self.ledger = Books(self._ledger)
+            self._providers = dict(
+                self._given_providers
+                or {name: make_provider(name, settings) for name, settings in self.config.providers.items()}
+            )
+            self._view = View(rules_from(self.config, self._ledger), self._new_id)
+            self._board = MemoryBoard(self._view, self._clock, self._carry_out)
+            self._sessions = Sessions(
+                self.config,
+                providers=self._providers,
+                ledger=self._ledger,
+                clock=self._clock,
+                rng=self._rng,
+                board=self._board,
+                refuse=self._refuse,
+            )
+            self._leases = Leases(
+                self.config,
+                providers=self._providers,
+                ledger=self._ledger,
+                clock=self._clock,
+                board=self._board,
+                sessions=self._sessions,
+            )
+            for provider in self._providers.values():
+                await provider.start(self._sessions.lost)
+            await recover(self._ledger, self._providers)
+            self._jobs = Jobs(self._ledger, self._providers, self.config, self.stats)
+            if isinstance(self._clock, SystemClock):
+                self._jobs.start()
+        except BaseException:
+            for provider in self._providers.values():
+                await provider.aclose()
+            await self._ledger.aclose()
+            raise
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def drain(self, grace: timedelta | float | None = None) -> None:
+        """Give no more leases, refuse who waits, and return when running leases ended or `grace` is up."""
+        self._check_open()
+        self._start_draining()
+        await self._wait_for_leases(grace)
+
+    async def close(self, grace: timedelta | float | None = None) -> None:
+        """End everything: waiters are told, leases get `grace` (default ``pool.shutdown_grace``), sessions close.
+
+        Bounded by the grace time plus twice ``pool.close_timeout``. What no provider has confirmed by then stays in
+        the ledger, and the next start takes it up. Safe to call twice and to cancel: it runs to its end.
+        """
+        if not self._opened:
+            return
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(grace), name="tabkeeper close")
+        await asyncio.shield(self._closing)
+
+    def _start_draining(self) -> None:
+        if self._view.draining:
+            return
+        self._board.drain()
+        for request in list(self._view.requests.values()):
+            self._leases.refuse(
+                request, PoolClosedError("the pool is shutting down and gives no more leases")
+            )
+        for session in list(self._view.sessions.values()):
+            if session.state in {State.IDLE, State.CREATING, State.UNHEALTHY}:
+                self._board.end(session, "shutdown")
+
+    async def _wait_for_leases(self, grace: timedelta | float | None) -> None:
+        seconds = parse_duration(self.config.pool.shutdown_grace if grace is None else grace).total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._leases.all_ended()
+        except TimeoutError:
+            log.info("leases still run after the grace time of %g s", seconds)
+
+    async def _close(self, grace: timedelta | float | None) -> None:
+        bound = self.config.pool.close_timeout.total_seconds()
+        self._start_draining()
+        await self._wait_for_leases(grace)
+        for session in list(self._view.sessions.values()):
+            self._board.end(session, "shutdown")
+        await self._let_tasks_end(bound)
+        self._sessions.stopping = True
+        for task in list(self._sessions.tasks):
+            task.cancel()
+        await self._let_tasks_end(bound)
+        self._board.stop()
+        self._jobs.stop()
+        try:
+            async with asyncio.timeout(bound):
+                await self._sessions.driver.aclose()
+        except Exception as error:  # noqa: BLE001 - Playwright's own end must not keep browsers from ending
+            log.warning("Playwright did not stop cleanly: %r", error)
+        for name, provider in self._providers.items():
+            try:
+                await provider.aclose()
+            except Exception as error:
+                log.exception("provider %r did not stop cleanly", name, exc_info=error)
+        await self._ledger.aclose()
+
+    async def _let_tasks_end(self, seconds: float) -> None:
+        until = self._clock.monotonic() + seconds
+        while self._sessions.tasks and (left := until - self._clock.monotonic()) > 0:
+            await asyncio.wait(list(self._sessions.tasks), timeout=left)
+
+    def _check_open(self) -> None:
+        if not self._opened:
+            raise PoolClosedError("open the pool first: 'async with SessionPool(...) as pool:'")
+        if self._closing is not None or self._view.draining:
+            raise PoolClosedError("the pool is shutting down and gives no more leases")
+
+    # ── leasing ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get_session(
+        self,
+        platform: str,
+        *,
+        priority: int = 0,
+        timeout: float | timedelta | None = None,
+        tenant: str = "default",
+        tags: Mapping[str, str] | None = None,
+        max_duration: float | timedelta | None = None,
+        max_cost: Money | str | None = None,
+    ) -> LeaseRequest:
+        """Lease a session: reused if one is idle, else created, else waited for.
+
+        Use ``async with pool.get_session(...) as lease:`` or ``lease = await pool.get_session(...)``.
+
+        Args:
+            platform: a name under ``[platforms]``.
+            priority: higher is served first; waiting adds one step per ``pool.aging``.
+            timeout: longest wait in seconds; default ``queue_timeout`` of the platform or the pool.
+            tenant: who is charged.
+            tags: kept with the lease in the usage log.
+            max_duration: the lease is reclaimed after this many seconds; at most ``lease_timeout``.
+            max_cost: the lease is reclaimed before it costs more, e.g. ``"0.05"`` dollars.
+
+        Raises (when awaited):
+            QueueTimeoutError, QueueFullError, PoolClosedError: nothing was leased.
+            BudgetExceededError: a budget or cap does not allow it.
+            SessionCreationError: the providers failed.
+            LedgerUnavailableError: the database does not take the hold, so nothing was bought.
+        """
+        ask = Ask(
+            platform=platform,
+            priority=priority,
+            timeout=timeout,
+            tenant=tenant,
+            tags=tags or _NO_TAGS,
+            max_duration=max_duration,
+            max_cost=Money.parse(max_cost) if isinstance(max_cost, str) else max_cost,
+            place=_caller(),
+        )
+        return LeaseRequest(lambda: self._acquire(ask))
+
+    async def _acquire(self, ask: Ask) -> Lease:
+        self._check_open()
+        return await self._leases.acquire(ask)
+
+    def _refuse(self, request: Request, error: TabkeeperError) -> None:
+        self._leases.refuse(request, error)
+
+    # ── carrying out ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Grant(request, session, use):
+                    self._leases.grant(request, session, use)
+                case Create(session):
+                    self._leases.counts.saw_sessions(len(self._view.sessions))
+                    self._sessions.create(session)
+                case Close(session):
+                    self._leases.end_holding(session, "lost", session.reason)
+                    self._sessions.close(session)
+                case Reclaim(session, _):
+                    self._leases.counts.reclaimed += 1
+                    self._leases.end_holding(session, "reclaimed", "its time was up")
+                case ReportLeak(session, _):
+                    self._leases.report_leak(session)
+                case Refuse(request, position, blocked_by):
+                    waited = self._clock.monotonic() - request.arrived_at
+                    platform = request.lane.platform
+                    self._leases.refuse(request, QueueTimeoutError(platform, waited, position, blocked_by))
+                case GiveUpPlace(session):
+                    log.warning(
+                        "session %s is not confirmed closed at %r; its place is free, the release goes on",
+                        session.id,
+                        session.provider,
+                    )
+                case _:
+                    assert_never(action)
+
+    # ── by id, and figures ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def release_session(self, session_id: str, *, success: bool = True) -> bool:
+        """End the lease that runs on a session; False if there is none. For callers that keep only ids."""
+        running = self._sessions.running.get(session_id)
+        if running is None or running.holding is None or running.holding.over:
+            return False
+        await self._leases.release(running.holding, success=success)
+        return True
+
+    async def close_session(self, session_id: str, *, reason: str = "closed by request") -> bool:
+        """Close a session, ending a lease on it with `LeaseLostError`; False if it is not open. Waits for its end."""
+        running = self._sessions.running.get(session_id)
+        if running is None or not self._board.end(running.session, reason):
+            return False
+        while session_id in self._sessions.running and self._sessions.tasks:
+            await asyncio.wait(list(self._sessions.tasks), return_when=asyncio.FIRST_COMPLETED)
+        return True
+
+    def stats(self) -> PoolStats:
+        """Count sessions, requests and leases of this moment."""
+        return take_stats(self._view, self._leases.counts)
+
+    def _new_id(self) -> str:
+        return f"s{self._rng.getrandbits(80):020x}"
+
+
+def _caller() -> str:
+    """file:line of the nearest caller outside this package, for the report of a leaked lease."""
+    frame = sys._getframe(1)  # noqa: SLF001 - the only way that costs a microsecond
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
