@@ -108,6 +108,11 @@ def _grant(view: View, now: Instant, actions: list[Action]) -> None:
             if session.fresh_until <= now:
                 end_session(view, session, "age", now, actions)
                 continue
+            rival = _rival(view, lane, session, request, now)
+            if rival is not None:
+                end_session(view, session, "evicted", now, actions)
+                view.cover(rival, session)
+                continue
             view.lease(session, request, now)
             actions.append(Grant(request, session, session.uses))
         if lane.idle and lane.waiting:
@@ -123,6 +128,43 @@ def _by_urgency(view: View, lanes: Iterable[Lane]) -> list[Lane]:
         if head is not None:
             keyed.append((view.lanes[key].waiting.key(head), key))
     return [key for _, key in sorted(keyed)]
+
+
+def _rival(view: View, lane: LaneView, session: Session, request: Request, now: Instant) -> Request | None:
+    """Find a request of another lane that should have this idle session's place before `request` has the session.
+
+    Reuse is cheaper than a new session, so within a step of priority it wins; but a request that is a whole step
+    ahead (in priority, or in time waited) must not starve because its platform has no sessions yet.
+    """
+    if len(view.sessions) < view.rules.max_sessions and not _provider_full(view, session.provider):
+        return None
+    step = lane.waiting.step_of(request)
+    passed_over = {lane.key}
+    while (wanting := view.next_wanting(passed_over)) is not None:
+        key, rival = wanting
+        if lane.waiting.step_of(rival) >= step:
+            return None
+        other = view.lanes[key]
+        if now >= other.wants_at and any(
+            _usable(view, other, name, now) and _makes_room(view, other, view.providers[name], session)
+            for name in other.rules.providers
+        ):
+            return rival
+        passed_over.add(key)
+    return None
+
+
+def _provider_full(view: View, name: str) -> bool:
+    return view.providers[name].sessions >= view.providers[name].limit
+
+
+def _makes_room(view: View, lane: LaneView, provider: ProviderView, session: Session) -> bool:
+    """Say whether the end of `session` removes every obstacle to one more session of the lane at the provider."""
+    full = _obstacles(view, lane, provider)
+    return bool(full) and (
+        ("platform" not in full or session.lane.platform == lane.key.platform)
+        and ("provider" not in full or session.provider == provider.name)
+    )
 
 
 # ── requests for which a session must be created ────────────────────────────────────────────────────────────────────
@@ -185,13 +227,9 @@ def _victim(view: View, lane: LaneView, provider: ProviderView) -> Session | Non
         idle = provider.idle.values()
     else:
         idle = view.idle.values()
-    for session in chain(view.vacating.values(), idle):
-        if "platform" in full and session.lane.platform != lane.key.platform:
-            continue
-        if "provider" in full and session.provider != provider.name:
-            continue
-        return session
-    return None
+    return next(
+        (s for s in chain(view.vacating.values(), idle) if _makes_room(view, lane, provider, s)), None
+    )
 
 
 def _new_session(
