@@ -1,0 +1,1 @@
+"""Migrations of the ledger's schema; they travel inside the package."""

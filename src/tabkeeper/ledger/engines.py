@@ -1,0 +1,159 @@
+"""Opens databases: one way to write, one way to read, on SQLite and on PostgreSQL.
+
+Also knows which errors mean "the database is away" and which "try once more"; it knows no table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.pool import NullPool, StaticPool
+
+from tabkeeper.errors import ConfigError
+
+_SQLITE_WAIT_MS = 5000
+_PG_LOCK_MS = 5000
+_PG_STATEMENT_MS = 15000
+
+# PostgreSQL: connection lost (08), no resources such as disk (53), shut down (57P), broken (58, XX), read-only.
+_AWAY_STATES = ("08", "53", "57P", "58", "XX", "25006", "28", "3D")
+# Deadlock, serialisation, lock and statement timeouts: nothing is wrong, somebody was in the way.
+_RETRY_STATES = ("40P01", "40001", "55P03", "57014")
+_RETRY_WORDS = ("database is locked", "database table is locked", "database is busy")
+_AWAY_WORDS = (
+    "disk is full",
+    "readonly database",
+    "unable to open",
+    "disk i/o error",
+    "disk image is malformed",
+    "not a database",
+    "out of memory",
+)
+
+
+def parse_url(url: str) -> URL:
+    """Read a ledger's address; PostgreSQL always goes through psycopg 3.
+
+    Raises:
+        ConfigError: it is no address of SQLite or PostgreSQL.
+    """
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except Exception:  # noqa: BLE001 - SQLAlchemy and its plugins raise all kinds for a wrong address
+        raise ConfigError(
+            "ledger.url is not a database address; write sqlite:///tabkeeper.db or postgresql://user@host/db"
+        ) from None
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite":
+        return parsed.set(drivername="sqlite+pysqlite")
+    raise ConfigError(
+        f"ledger.url: {backend} is not supported; use sqlite:///file or postgresql://user@host/db"
+    )
+
+
+def is_memory(url: URL) -> bool:
+    """Tell whether the database is SQLite in memory, which only its one connection can see."""
+    return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+
+
+def write_engine(url: str) -> Engine:
+    """Open for writing: SQLite in WAL with full syncs and immediate transactions, one connection at a time."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        return _postgres(parsed, f"-c lock_timeout={_PG_LOCK_MS} -c statement_timeout={_PG_STATEMENT_MS}")
+    engine = _sqlite(parsed)
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: Any) -> None:
+        # The driver's own BEGIN would come too late and be deferred; ours is explicit (see _begin).
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_SQLITE_WAIT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        # A deferred transaction that reads before it writes fails at once when another process wrote between.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def read_engine(url: str) -> Engine:
+    """Open for reading only; never takes the writers' lock."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        snapshot = "-c default_transaction_isolation=repeatable\\ read"
+        return _postgres(parsed, f"-c default_transaction_read_only=on {snapshot}", pooled=True)
+    engine = _sqlite(parsed)
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_SQLITE_WAIT_MS}")
+        cursor.execute("PRAGMA query_only=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        # All queries of one connection see one state of the books.
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether an error means that the database cannot be reached or written now."""
+    if isinstance(error, ModuleNotFoundError | OSError):
+        return isinstance(error, OSError)
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return state.startswith(_AWAY_STATES)
+    words = str(error.orig).lower()
+    if any(word in words for word in _AWAY_WORDS):
+        return True
+    # psycopg reports a refused or lost connection as an OperationalError without a state.
+    if isinstance(error, OperationalError | InterfaceError):
+        return "psycopg" in type(error.orig).__module__
+    return False
+
+
+def is_worth_retrying(error: BaseException) -> bool:
+    """Tell whether the same transaction may succeed if tried again at once."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return state in _RETRY_STATES or (error.connection_invalidated and state.startswith("57P"))
+    return error.connection_invalidated or any(word in str(error.orig).lower() for word in _RETRY_WORDS)
+
+
+def _postgres(url: URL, options: str, *, pooled: bool = False) -> Engine:
+    arguments = {"connect_timeout": 5, "options": options, "application_name": "tabkeeper"}
+    try:
+        if pooled:
+            return create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_size=2)
+        return create_engine(url, connect_args=arguments, poolclass=NullPool)
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "a ledger on PostgreSQL needs its driver: pip install 'tabkeeper[postgres]'"
+        ) from None
+
+
+def _sqlite(url: URL) -> Engine:
+    if is_memory(url):
+        return create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    return create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
