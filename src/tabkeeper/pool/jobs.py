@@ -40,10 +40,10 @@ class Jobs:
 
     def start(self) -> None:
         """Begin."""
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)
         beat = self._config.pool.heartbeat.total_seconds()
         self._scheduler.add_job(self.heartbeat, "interval", seconds=beat, id="heartbeat")
         self._scheduler.add_job(self.recover, "interval", seconds=RECOVER_EVERY, id="recover")
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)
         self._scheduler.start()
 
     def stop(self) -> None:

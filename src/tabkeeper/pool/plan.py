@@ -42,6 +42,9 @@ def plan(view: View, now: Instant) -> list[Action]:
             unwanted.append(thing)
         else:
             _session_due(view, thing, now, actions)
+    late += (request for request in view.newcomers if request.waiting and request.deadline <= now)
+    for request in late:  # it may still be granted what is there, but nothing is begun for it
+        view.lane(request.lane).uncovered.discard(request)
     if not view.draining:
         _grant(view, now, actions)
     for session in unwanted:  # only now, so that a request of this very instant still finds it
@@ -115,8 +118,7 @@ def _grant(view: View, now: Instant, actions: list[Action]) -> None:
                 continue
             view.lease(session, request, now)
             actions.append(Grant(request, session, session.uses))
-        if lane.idle and lane.waiting:
-            view.stuck.add(key)
+    view.stuck.update(key for key in view.to_grant if view.lanes[key].idle and view.lanes[key].waiting)
     view.to_grant.clear()
 
 
