@@ -48,8 +48,14 @@ class _SecretTarget(httpx.AsyncBaseTransport):
         self._inner = httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        request.url = request.url.copy_with(raw_path=self._target.encode())
-        return await self._inner.handle_async_request(request)
+        # A request of its own: the client logs the one it made after the answer.
+        real = httpx.Request(
+            request.method,
+            request.url.copy_with(raw_path=self._target.encode()),
+            headers=request.headers,
+            extensions=request.extensions,
+        )
+        return await self._inner.handle_async_request(real)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
