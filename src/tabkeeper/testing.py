@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
-from tabkeeper.clock import Instant, VirtualClock
+from tabkeeper.clock import Clock, Instant, VirtualClock
 from tabkeeper.errors import (
     OutcomeUnknownError,
     ProviderError,
@@ -112,7 +112,7 @@ class FakeProvider:
 
     Args:
         name: its name in the configuration.
-        clock: the simulation's clock.
+        clock: the simulation's clock, or the system's.
         rng: chance for latencies and faults.
         latency: least and most seconds that a create takes.
         close_latency: the same for a close.
@@ -122,7 +122,7 @@ class FakeProvider:
     def __init__(
         self,
         name: str,
-        clock: VirtualClock,
+        clock: Clock,
         *,
         rng: Random | None = None,
         latency: tuple[float, float] = (1.0, 1.0),

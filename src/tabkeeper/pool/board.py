@@ -149,7 +149,7 @@ class MemoryBoard:
         provider.last_error = blame
         provider.retry_at = max(provider.retry_at, now + provider_wait)
         self.view.wake_at_least(provider.retry_at)
-        request = session.covers
+        request = _meant_for(session)
         if request is not None and counts:
             request.failures += 1
         self._vacate(session, now)
@@ -165,7 +165,7 @@ class MemoryBoard:
         else:
             lane.wants_at = until
         self.view.wake_at_least(until)
-        request = session.covers
+        request = _meant_for(session)
         self._vacate(session, now)
         return request
 
@@ -231,3 +231,8 @@ class MemoryBoard:
         """See `Board.drain`."""
         self.view.draining = True
         self.poke()
+
+
+def _meant_for(session: Session) -> Request | None:
+    """For whom a session is being created; once it is ending, `covers` is only who waits for its place."""
+    return session.covers if session.state is State.CREATING else None

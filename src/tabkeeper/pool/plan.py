@@ -138,7 +138,7 @@ def _rival(view: View, lane: LaneView, session: Session, request: Request, now: 
     Reuse is cheaper than a new session, so within a step of priority it wins; but a request that is a whole step
     ahead (in priority, or in time waited) must not starve because its platform has no sessions yet.
     """
-    if len(view.sessions) < view.rules.max_sessions and not _provider_full(view, session.provider):
+    if not _obstacles(view, lane, view.providers[session.provider]):
         return None
     step = lane.waiting.step_of(request)
     passed_over = {lane.key}
@@ -147,17 +147,13 @@ def _rival(view: View, lane: LaneView, session: Session, request: Request, now: 
         if lane.waiting.step_of(rival) >= step:
             return None
         other = view.lanes[key]
-        if now >= other.wants_at and any(
-            _usable(view, other, name, now) and _makes_room(view, other, view.providers[name], session)
-            for name in other.rules.providers
-        ):
+        providers = _usable(view, other, now)
+        if all(_obstacles(view, other, p) for p in providers) and any(
+            _makes_room(view, other, p, session) for p in providers
+        ):  # else it needs no place, or this one does not help it
             return rival
         passed_over.add(key)
     return None
-
-
-def _provider_full(view: View, name: str) -> bool:
-    return view.providers[name].sessions >= view.providers[name].limit
 
 
 def _makes_room(view: View, lane: LaneView, provider: ProviderView, session: Session) -> bool:
@@ -175,15 +171,15 @@ def _makes_room(view: View, lane: LaneView, provider: ProviderView, session: Ses
 def _create(view: View, now: Instant, actions: list[Action]) -> None:
     """Cover waiting requests by creations, or by the places of sessions that end; best request first."""
     passed_over: set[Lane] = set()
-    while (view.idle or view.vacating or len(view.sessions) < view.rules.max_sessions) and (
+    while (view.idle or view.vacating or view.spare or len(view.sessions) < view.rules.max_sessions) and (
         wanting := view.next_wanting(passed_over)
     ) is not None:
         key, request = wanting
         lane = view.lanes[key]
-        if now < lane.wants_at:
-            passed_over.add(key)
+        if lane.spare:  # its tenant was at its limit when the session became nobody's
+            view.cover(request, next(iter(lane.spare.values())))
             continue
-        providers = [view.providers[name] for name in lane.rules.providers if _usable(view, lane, name, now)]
+        providers = _usable(view, lane, now)
         chosen = next((p for p in providers if not _obstacles(view, lane, p)), None)
         if chosen is not None:
             session = _new_session(view, lane, chosen, request, now)
@@ -192,7 +188,9 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
         victim = next((v for p in providers if (v := _victim(view, lane, p)) is not None), None)
         if victim is None:
             passed_over.add(key)
-            if view.by_platform[key.platform] >= lane.rules.max_sessions:
+            if view.by_platform[key.platform] >= lane.rules.max_sessions and len(providers) == len(
+                lane.rules.providers
+            ):  # so nothing on the platform can go, and time alone will not change that
                 view.park(key)
             continue
         if victim.state is State.IDLE:
@@ -200,10 +198,16 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
         view.cover(request, victim)
 
 
-def _usable(view: View, lane: LaneView, provider: str, now: Instant) -> bool:
-    if view.providers[provider].retry_at > now:
-        return False
-    return now >= lane.paid_from or provider in view.rules.free_providers
+def _usable(view: View, lane: LaneView, now: Instant) -> list[ProviderView]:
+    """Providers that may be asked for a session of the lane now, in the platform's order."""
+    if now < lane.wants_at:
+        return []
+    return [
+        view.providers[name]
+        for name in lane.rules.providers
+        if view.providers[name].retry_at <= now
+        and (now >= lane.paid_from or name in view.rules.free_providers)
+    ]
 
 
 def _obstacles(view: View, lane: LaneView, provider: ProviderView) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tabkeeper.config import PoolConfig
+from tabkeeper.errors import NoPriceError
 from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.ledger.rates import is_free
 from tabkeeper.pool.model import PlatformRules, Rules
 
 _MANY = 1_000_000_000
@@ -36,8 +38,15 @@ def rules_from(config: PoolConfig, ledger: Ledger) -> Rules:
         provider_limits={
             n: p.max_sessions for n, p in config.providers.items() if p.max_sessions is not None
         },
-        free_providers=frozenset(n for n in config.providers if ledger.is_free(n)),
+        free_providers=frozenset(n for n in config.providers if _is_free(ledger, n)),
         tenant_limits={n: t.max_sessions for n, t in config.tenants.items() if t.max_sessions is not None},
         tenant_weights={n: t.weight for n, t in config.tenants.items()},
         owning_tenants=frozenset(b.tenant for b in config.budgets if b.tenant is not None),
     )
+
+
+def _is_free(ledger: Ledger, provider: str) -> bool:
+    try:
+        return is_free(ledger.price_card(provider))
+    except NoPriceError:
+        return False

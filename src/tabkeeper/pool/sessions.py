@@ -20,6 +20,7 @@ from tabkeeper.errors import (
     BudgetExceededError,
     LedgerError,
     LedgerUnavailableError,
+    NoPriceError,
     OutcomeUnknownError,
     ProviderAuthError,
     ProviderCapacityError,
@@ -35,7 +36,7 @@ from tabkeeper.ledger.types import Hold, HoldRequest, SessionUsage, StateChange
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.browser import Driver, SessionBrowser
 from tabkeeper.pool.lease import Holding
-from tabkeeper.pool.model import ENDING, Request, Session, State
+from tabkeeper.pool.model import ENDING, PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
 from tabkeeper.providers.base import Provider, RemoteSession, SessionSpec
 
@@ -172,6 +173,10 @@ class Sessions:
         except BudgetExceededError as error:
             self._over_budget(running, error)
             return None
+        except NoPriceError as error:
+            self.running.pop(session.id, None)
+            self._failed(session, error, wait=self._rules_of(session).retry_max, counts=True, lasting=True)
+            return None
         except LedgerError as error:
             del self.running[session.id]
             request = self.board.failed(session, blame="the ledger failed", provider_wait=0.0, counts=False)
@@ -233,28 +238,36 @@ class Sessions:
         session = running.session
         self.running.pop(session.id, None)
         log.warning("session %s (platform %r) was not created: %s", session.id, session.lane.platform, error)
-        rules = self.board.view.rules.platforms[session.lane.platform]
+        rules = self._rules_of(session)
         failures = self.board.view.providers[session.provider].failures
         wait = min(rules.retry_max, rules.retry_base * 2.0**failures) * self._rng.uniform(0.75, 1.25)
-        if isinstance(error, LASTING):
+        lasting = isinstance(error, LASTING)
+        if lasting:
             wait = rules.retry_max
         if error.retry_after is not None:
             wait = max(wait, error.retry_after)
-        request = self.board.failed(
-            session, blame=str(error), provider_wait=wait, counts=not isinstance(error, BUSY)
-        )
+        self._failed(session, error, wait=wait, counts=not isinstance(error, BUSY), lasting=lasting)
+
+    def _failed(
+        self, session: Session, error: TabkeeperError, *, wait: float, counts: bool, lasting: bool
+    ) -> None:
+        """Leave the provider alone for a while; refuse the request if it has had its attempts or has no other hope."""
+        request = self.board.failed(session, blame=str(error), provider_wait=wait, counts=counts)
         if request is None:
             return
-        others_left = any(
-            self.board.view.providers[name].retry_at <= self._clock.monotonic() for name in rules.providers
-        )
-        if request.failures >= rules.create_attempts or (isinstance(error, LASTING) and not others_left):
+        rules = self._rules_of(session)
+        now = self._clock.monotonic()
+        others_left = any(self.board.view.providers[name].retry_at <= now for name in rules.providers)
+        if request.failures >= rules.create_attempts or (lasting and not others_left):
             refusal = SessionCreationError(
                 f"no session for platform {session.lane.platform!r} after {request.failures} "
                 f"attempt{'s' if request.failures != 1 else ''}; last: {error}"
             )
             refusal.__cause__ = error
             self._refuse(request, refusal)
+
+    def _rules_of(self, session: Session) -> PlatformRules:
+        return self.board.view.rules.platforms[session.lane.platform]
 
     async def _resolve_unknown(self, running: Running) -> None:
         """Look a session up whose create call was not answered, end it if it exists, and account for it."""

@@ -98,6 +98,8 @@ class View:
         """Creations under way that are meant for a tenant's requests."""
         self.idle: OrderedDict[str, Session] = OrderedDict()
         """All idle sessions, the longest idle first."""
+        self.spare: dict[str, Session] = {}
+        """Sessions being created that are meant for nobody: their requests left."""
         self.vacating: dict[str, Session] = {}
         """Ending sessions whose place is meant for nobody yet."""
         self.draining = False
@@ -112,6 +114,8 @@ class View:
         """Requests that no plan has seen yet."""
         self.lanes_of: dict[str, list[LaneView]] = defaultdict(list)
         self._wanting: list[tuple[Key, Lane]] = []
+        self._bounds: dict[Lane, Key] = {}
+        """The key under which a lane stands in `_wanting`: never above that of its first uncovered request."""
         self._parked: dict[str, set[Lane]] = {}
         self._timers: list[tuple[Instant, int, Session | Request | None]] = []
         self._ticket = 0
@@ -153,10 +157,7 @@ class View:
         self.waiting_by_tenant[request.tenant] += 1
         lane.waiting.add(request)
         self.to_grant.add(lane.key)
-        if lane.spare:
-            self.cover(request, lane.spare[next(iter(lane.spare))])
-        else:
-            self._want(lane, request)
+        self._want(lane, request)
 
     def remove_request(self, request: Request) -> None:
         """Let a request go: it was granted, refused or cancelled. What was meant for it serves the next."""
@@ -172,41 +173,56 @@ class View:
             self.uncover(request.covered_by)
 
     def _want(self, lane: LaneView, request: Request) -> None:
+        """Cover a request by a creation that is meant for nobody, else let `next_wanting` offer it."""
+        if lane.spare and not self.tenant_promised(request.tenant):
+            self.cover(request, next(iter(lane.spare.values())))
+            return
         lane.uncovered.add(request)
-        heappush(self._wanting, (lane.uncovered.key(request), lane.key))
+        self._offer(lane.key, lane.uncovered.key(request))
+
+    def _offer(self, lane: Lane, key: Key) -> None:
+        known = self._bounds.get(lane)
+        if known is None or key < known:
+            self._bounds[lane] = key
+            heappush(self._wanting, (key, lane))
+            if len(self._wanting) > 2 * len(self._bounds) + 64:
+                self._wanting = [(bound, which) for which, bound in self._bounds.items()]
+                heapify(self._wanting)
+
+    def _offer_head(self, lane: Lane) -> None:
+        self._bounds.pop(lane, None)
+        head = self.lanes[lane].uncovered.head()
+        if head is not None:
+            self._offer(lane, self.lanes[lane].uncovered.key(head))
 
     def next_wanting(self, skip: set[Lane]) -> tuple[Lane, Request] | None:
         """The request for which a session should be created next, over all lanes but those in `skip`."""
         promised = self.promised_tenants() if self.rules.tenant_limits else ()
-        aside: list[tuple[Key, Lane]] = []
+        passed: set[Lane] = set()
         found: tuple[Lane, Request] | None = None
         while self._wanting:
             key, lane_key = self._wanting[0]
-            queue = self.lanes[lane_key].uncovered
+            if self._bounds.get(lane_key) != key:
+                heappop(self._wanting)
+                continue
             if lane_key in self._parked.get(lane_key.platform, ()):
-                heappop(self._wanting)
+                del self._bounds[lane_key]
                 continue
-            if lane_key in skip:
-                aside.append(heappop(self._wanting))
-                continue
-            head = queue.head(promised)
+            head = None if lane_key in skip else self.lanes[lane_key].uncovered.head(promised)
             if head is None:
-                entry = heappop(self._wanting)
-                if queue:
-                    aside.append(entry)
+                del self._bounds[lane_key]
+                passed.add(lane_key)
                 continue
-            true = queue.key(head)
-            if key != true:
-                heappop(self._wanting)
-                if true > key:
-                    heappush(self._wanting, (true, lane_key))
-                continue
-            found = (lane_key, head)
-            break
-        for lane_key in {entry[1]: None for entry in aside}:
-            first = self.lanes[lane_key].uncovered.head()
-            if first is not None:
-                heappush(self._wanting, (self.lanes[lane_key].uncovered.key(first), lane_key))
+            true = self.lanes[lane_key].uncovered.key(head)
+            if true == key:
+                found = (lane_key, head)
+                break
+            del self._bounds[lane_key]
+            self._offer(lane_key, true)
+            if promised:
+                passed.add(lane_key)  # a tenant that may be helped later could stand before this head
+        for lane_key in passed:
+            self._offer_head(lane_key)
         return found
 
     def park(self, lane: Lane) -> None:
@@ -214,10 +230,8 @@ class View:
         self._parked.setdefault(lane.platform, set()).add(lane)
 
     def _unpark(self, platform: str) -> None:
-        for key in sorted(self._parked.pop(platform, ()), key=str):
-            head = self.lanes[key].uncovered.head()
-            if head is not None:
-                heappush(self._wanting, (self.lanes[key].uncovered.key(head), key))
+        for key in self._parked.pop(platform, ()):
+            self._offer_head(key)
 
     # ── what is meant for whom ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -226,6 +240,7 @@ class View:
         lane = self.lane(request.lane)
         lane.uncovered.discard(request)
         lane.spare.pop(session.id, None)
+        self.spare.pop(session.id, None)
         self.vacating.pop(session.id, None)
         request.covered_by = session
         session.covers = request
@@ -246,7 +261,7 @@ class View:
             if best is not None:
                 self.cover(best, session)
             else:
-                lane.spare[session.id] = session
+                lane.spare[session.id] = self.spare[session.id] = session
         elif session.state in ENDING:
             self.vacating[session.id] = session
 
@@ -260,7 +275,7 @@ class View:
         self.by_platform[session.lane.platform] += 1
         self.by_state[State.CREATING] += 1
         self.providers[session.provider].sessions += 1
-        self.lane(session.lane).spare[session.id] = session
+        self.lane(session.lane).spare[session.id] = self.spare[session.id] = session
 
     def move(self, session: Session, state: State, now: Instant) -> None:
         """Change a session's state, and every index with it."""
@@ -275,6 +290,7 @@ class View:
             self._lease_over(session)
         elif old is State.CREATING:
             lane.spare.pop(session.id, None)
+            self.spare.pop(session.id, None)
         session.state = state
         self.by_state[old] -= 1
         self.by_state[state] += 1
