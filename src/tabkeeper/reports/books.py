@@ -1,0 +1,90 @@
+"""What a program asks the ledger about money: today's cost, this month's, a whole report, and whether it all adds up.
+
+Queries run in a thread, so the event loop never waits for the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date
+from typing import Protocol
+
+from sqlalchemy import Engine
+
+from tabkeeper.clock import Clock, SystemClock
+from tabkeeper.ledger.types import Violation
+from tabkeeper.ledger.windows import window_bounds, window_of_date
+from tabkeeper.money import Money
+from tabkeeper.reports.daily import build_report, cost_between
+from tabkeeper.reports.report import CostReport, ReportPeriod
+
+
+class ReadableLedger(Protocol):
+    """What reports need of a ledger."""
+
+    @property
+    def reader(self) -> Engine:
+        """Where queries go; nothing is written through it."""
+        ...
+
+    async def flush(self) -> None:
+        """Write what is queued, so that a report shows all that has happened."""
+        ...
+
+    async def verify(self) -> list[Violation]:
+        """Check every invariant."""
+        ...
+
+
+class Books:
+    """Reads costs out of an open ledger.
+
+    >>> books = Books(ledger, timezone="Europe/Berlin")    # doctest: +SKIP
+    >>> await books.daily_cost()                           # doctest: +SKIP
+    Money.parse('12.34')
+    """
+
+    def __init__(self, ledger: ReadableLedger, *, timezone: str = "UTC", clock: Clock | None = None) -> None:
+        """Read from `ledger`.
+
+        Args:
+            ledger: an open ledger; it stays its owner's to close.
+            timezone: whose midnight begins a day or a month.
+            clock: where "today" comes from.
+        """
+        self._ledger = ledger
+        self._timezone = timezone
+        self._clock = SystemClock() if clock is None else clock
+
+    async def daily_cost(self, date: date | None = None) -> Money:
+        """Cost of all sessions begun on a local day; today if None. Running sessions are not in it yet."""
+        return await self._cost("day", date)
+
+    async def monthly_cost(self, date: date | None = None) -> Money:
+        """Cost of all sessions begun in the local month of a date; this month if None."""
+        return await self._cost("month", date)
+
+    async def report(self, date: date | None = None, period: ReportPeriod = "day") -> CostReport:
+        """Build the whole report of the local day or month that contains a date; today if None."""
+        await self._ledger.flush()
+        return await asyncio.to_thread(
+            build_report,
+            self._ledger.reader,
+            period=period,
+            zone=self._timezone,
+            now=self._clock.now(),
+            day=date,
+        )
+
+    async def verify(self) -> list[Violation]:
+        """Return every broken invariant of the ledger; an empty list means that all of it adds up."""
+        await self._ledger.flush()
+        return await self._ledger.verify()
+
+    async def _cost(self, period: ReportPeriod, day: date | None) -> Money:
+        await self._ledger.flush()
+        if day is None:
+            window = window_bounds(period, self._timezone, self._clock.now())
+        else:
+            window = window_of_date(period, self._timezone, day)
+        return await asyncio.to_thread(cost_between, self._ledger.reader, window.start, window.end)

@@ -1,0 +1,239 @@
+"""The report's queries: sums from the hourly rollups, never a scan of the journal.
+
+Whole hours come from the rollups. Where a zone's midnight falls inside a UTC hour (India, Nepal), the two
+broken hours at the ends are read from the sessions themselves, by index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, RowMapping, text
+
+from tabkeeper.ledger.instants import HOUR_US, micros
+from tabkeeper.ledger.rates import TIME_KINDS
+
+MEASURES = (
+    "cost_n", "idle_n", "rounding_n", "failed_n", "sessions", "failed_sessions", "leases", "reused", "failures",
+    "session_us", "leased_us", "waited_us", "bytes",
+)  # fmt: skip
+"""Columns of `rollup_hour` that add up."""
+
+LINE_MEASURES = ("amount_n", "raw_qty", "billed_qty", "included_qty")
+"""Columns of `rollup_line` that add up."""
+
+CellKey = tuple[str, str, str]
+Sums = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From `start` to `end` (not included), in microseconds since 1970 UTC."""
+
+    start: int
+    end: int
+
+    @classmethod
+    def of(cls, start: datetime, end: datetime) -> Span:
+        """Convert two aware instants."""
+        return cls(micros(start), micros(end))
+
+    @property
+    def whole_hours(self) -> Span:
+        """The whole hours inside; empty (start = end) if there is none."""
+        first = -(-self.start // HOUR_US) * HOUR_US
+        return Span(first, max(first, self.end // HOUR_US * HOUR_US))
+
+    @property
+    def outer_hours(self) -> Span:
+        """The whole hours that cover it."""
+        return Span(self.start // HOUR_US * HOUR_US, -(-self.end // HOUR_US) * HOUR_US)
+
+    @property
+    def broken_ends(self) -> list[Span]:
+        """What the whole hours leave over at both ends, if anything."""
+        hours = self.whole_hours
+        if hours.start == hours.end:
+            return [self] if self.start < self.end else []
+        ends = (Span(self.start, hours.start), Span(hours.end, self.end))
+        return [span for span in ends if span.start < span.end]
+
+
+def usage_by_cell(conn: Connection, span: Span) -> dict[CellKey, Sums]:
+    """Sum the usage by platform, provider and tenant."""
+    total: dict[CellKey, Sums] = {}
+    _add_rows(total, conn.execute(_USAGE_OF_HOURS, _bounds(span.whole_hours)), MEASURES)
+    for part in span.broken_ends:
+        _add_rows(total, conn.execute(_USAGE_OF_SESSIONS, _bounds(part)), MEASURES)
+        _add_rows(total, conn.execute(_USAGE_OF_LEASES, _bounds(part)), MEASURES)
+    return total
+
+
+def lines_by_component(conn: Connection, span: Span) -> dict[tuple[str, str], Sums]:
+    """Sum the bills' lines by provider and kind."""
+    total: dict[tuple[str, str], Sums] = {}
+    _add_rows(total, conn.execute(_LINES_OF_HOURS, _bounds(span.whole_hours)), LINE_MEASURES)
+    for part in span.broken_ends:
+        _add_rows(total, conn.execute(_LINES_OF_ENTRIES, _bounds(part)), LINE_MEASURES)
+    return total
+
+
+def billed_us(lines: dict[tuple[str, str], Sums]) -> int:
+    """Session time as billed, in microseconds, from the sums of `lines_by_component`."""
+    return sum(sums["billed_qty"] * 1000 for (_, kind), sums in lines.items() if kind in TIME_KINDS)
+
+
+@dataclass(frozen=True, slots=True)
+class HourSums:
+    """What began in one UTC hour."""
+
+    cost_n: int
+    sessions: int
+    leases: int
+
+
+def hours(conn: Connection, span: Span) -> dict[int, HourSums]:
+    """Sum by UTC hour (its start in microseconds); hours without sessions are missing."""
+    rows = conn.execute(_HOURS, _bounds(span))
+    return {int(row[0]): HourSums(int(row[1]), int(row[2]), int(row[3])) for row in rows}
+
+
+def cost(conn: Connection, span: Span) -> int:
+    """Nano-dollars of all sessions whose money was held in the span."""
+    total = int(conn.execute(_COST_OF_HOURS, _bounds(span.whole_hours)).scalar_one())
+    for part in span.broken_ends:
+        total += int(conn.execute(_COST_OF_ENTRIES, _bounds(part)).scalar_one())
+    return total
+
+
+def first_hour(conn: Connection) -> int | None:
+    """Start of the ledger's first hour with a settled session, in microseconds; None if there is none."""
+    value = conn.execute(text("SELECT MIN(hour_at) FROM rollup_hour")).scalar_one()
+    return None if value is None else int(value)
+
+
+def watermark(conn: Connection) -> int:
+    """Number of the latest entry, 0 in an empty ledger."""
+    return int(conn.execute(text("SELECT COALESCE(MAX(id), 0) FROM entry")).scalar_one())
+
+
+def open_holds(conn: Connection) -> tuple[int, int, int | None, str | None]:
+    """Count, nano-dollars, oldest instant and its session, of all holds that are open now."""
+    count, amount = conn.execute(
+        text("SELECT COUNT(*), COALESCE(SUM(amount_n), 0) FROM hold WHERE state = 'open'")
+    ).one()
+    oldest = conn.execute(
+        text("SELECT held_at, session_id FROM hold WHERE state = 'open' ORDER BY held_at, session_id LIMIT 1")
+    ).one_or_none()
+    if oldest is None:
+        return int(count), int(amount), None, None
+    return int(count), int(amount), int(oldest[0]), str(oldest[1])
+
+
+def estimates(conn: Connection, span: Span) -> tuple[int, int]:
+    """Sessions of the span whose cost is an estimate, and that cost."""
+    count, amount = conn.execute(_ESTIMATES, _bounds(span)).one()
+    return int(count), int(amount)
+
+
+def budgets(conn: Connection, span: Span) -> list[RowMapping]:
+    """Versions of budgets in force at some moment of the span, by name and then newest first."""
+    return list(conn.execute(_BUDGETS, _bounds(span)).mappings())
+
+
+def budget_windows(conn: Connection, span: Span) -> list[RowMapping]:
+    """Windows that have a moment in common with the span, with their budget's name, oldest first."""
+    return list(conn.execute(_WINDOWS, _bounds(span)).mappings())
+
+
+def _bounds(span: Span) -> dict[str, int]:
+    return {"start": span.start, "end": span.end}
+
+
+def _add_rows(total: dict[Any, Sums], rows: Iterable[Row[Any]], measures: tuple[str, ...]) -> None:
+    for row in rows:
+        values: tuple[Any, ...] = tuple(row)
+        key = tuple(str(part) for part in values[: len(values) - len(measures)])
+        sums = total.setdefault(key, dict.fromkeys(measures, 0))
+        for measure, value in zip(measures, values[-len(measures) :], strict=True):
+            sums[measure] += int(value or 0)
+
+
+def _sums(columns: tuple[str, ...]) -> str:
+    return ", ".join(f"SUM({column}) AS {column}" for column in columns)
+
+
+# The columns are constants of this module; what varies is bound.
+_USAGE_OF_HOURS = text(f"""
+    SELECT platform, provider, tenant, {_sums(MEASURES)}
+      FROM rollup_hour WHERE hour_at >= :start AND hour_at < :end
+     GROUP BY platform, provider, tenant""")  # noqa: S608
+
+# What the ledger adds to an hour when it settles a session, once for the session ...
+_USAGE_OF_SESSIONS = text("""
+    SELECT s.platform, s.provider, s.tenant,
+           SUM(s.idle_n), SUM(s.idle_n) AS idle_n, SUM(s.rounding_n),
+           SUM(CASE WHEN s.state = 'failed' THEN s.idle_n ELSE 0 END),
+           COUNT(*), SUM(CASE WHEN s.state = 'failed' THEN 1 ELSE 0 END),
+           0, 0, 0 AS failures, SUM(s.seconds_us), 0 AS leased_us, 0 AS waited_us, 0 AS bytes
+      FROM entry e JOIN session s ON s.id = e.session_id
+     WHERE e.effective_at >= :start AND e.effective_at < :end AND e.kind = 'settle'
+     GROUP BY s.platform, s.provider, s.tenant""")
+
+# ... and once for each of its leases, under the lease's own tenant.
+_USAGE_OF_LEASES = text("""
+    SELECT s.platform, s.provider, l.tenant,
+           SUM(l.cost_n), 0 AS idle_n, 0 AS rounding_n,
+           SUM(CASE WHEN l.outcome <> 'ok' THEN l.cost_n ELSE 0 END),
+           0 AS sessions, 0 AS failed_sessions,
+           COUNT(*), SUM(1 - l.is_new), SUM(CASE WHEN l.outcome <> 'ok' THEN 1 ELSE 0 END),
+           0 AS session_us,
+           SUM(CASE WHEN l.end_age_us > l.start_age_us THEN l.end_age_us - l.start_age_us ELSE 0 END),
+           SUM(l.waited_us), SUM(l.bytes)
+      FROM entry e JOIN session s ON s.id = e.session_id JOIN lease l ON l.session_id = s.id
+     WHERE e.effective_at >= :start AND e.effective_at < :end AND e.kind = 'settle'
+     GROUP BY s.platform, s.provider, l.tenant""")
+
+_LINES_OF_HOURS = text(f"""
+    SELECT provider, kind, {_sums(LINE_MEASURES)}
+      FROM rollup_line WHERE hour_at >= :start AND hour_at < :end
+     GROUP BY provider, kind""")  # noqa: S608
+
+_LINES_OF_ENTRIES = text("""
+    SELECT s.provider, l.kind, SUM(l.amount_n), SUM(l.raw_qty), SUM(l.billed_qty), SUM(l.included_qty)
+      FROM entry e JOIN entry_line l ON l.entry_id = e.id JOIN session s ON s.id = e.session_id
+     WHERE e.effective_at >= :start AND e.effective_at < :end
+     GROUP BY s.provider, l.kind""")
+
+_HOURS = text("""
+    SELECT hour_at, SUM(cost_n), SUM(sessions), SUM(leases)
+      FROM rollup_hour WHERE hour_at >= :start AND hour_at < :end
+     GROUP BY hour_at""")
+
+_COST_OF_HOURS = text(
+    "SELECT COALESCE(SUM(cost_n), 0) FROM rollup_hour WHERE hour_at >= :start AND hour_at < :end"
+)
+
+_COST_OF_ENTRIES = text(
+    "SELECT COALESCE(SUM(amount_n), 0) FROM entry WHERE effective_at >= :start AND effective_at < :end"
+)
+
+# Every estimate writes an alert, and there are few of them; the journal itself has no index by quality.
+_ESTIMATES = text("""
+    SELECT COUNT(*), COALESCE(SUM(s.cost_n), 0)
+      FROM alert_event a JOIN session s ON s.id = a.session_id
+     WHERE a.kind = 'estimate' AND s.quality = 'estimate' AND s.created_at >= :start AND s.created_at < :end""")
+
+_BUDGETS = text("""
+    SELECT id, name, version, scope_kind, scope_value, period, timezone, mode, limit_n
+      FROM budget WHERE effective_from < :end AND (effective_to IS NULL OR effective_to > :start)
+     ORDER BY name, version DESC""")
+
+_WINDOWS = text("""
+    SELECT b.name, w.start_at, w.end_at, w.label, w.mode, w.limit_n, w.held_n, w.spent_n, w.forced_n, w.denied
+      FROM budget_window w JOIN budget b ON b.id = w.budget_id
+     WHERE w.start_at < :end AND w.end_at > :start
+     ORDER BY b.name, w.start_at, b.version""")

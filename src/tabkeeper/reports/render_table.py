@@ -1,0 +1,402 @@
+"""A cost report for a terminal: readable at 100 columns, without colour, and by somebody in a hurry.
+
+Money of a column is cut to the same number of places, so that the points stand under each other; exact
+figures are in JSON and CSV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from zoneinfo import ZoneInfo
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from tabkeeper.ledger.rates import BYTE_KINDS, TIME_KINDS
+from tabkeeper.money import Money
+from tabkeeper.reports.report import (
+    BudgetFigures,
+    ComponentFigures,
+    CostReport,
+    ForecastFigures,
+    Moment,
+    Usage,
+)
+from tabkeeper.reports.report import Group as UsageGroup
+
+WIDTH = 100
+"""Columns that the report is laid out for; it is never wider."""
+
+_BAR = 24
+_NONE = "-"
+_ROWS = 10
+_SPARKS = "▁▂▃▄▅▆▇█"
+_COMPONENTS = {
+    "session": "sessions created",
+    "time": "session time",
+    "units": "units of time",
+    "gb_second": "memory over time",
+    "proxy_bytes": "traffic",
+}
+
+
+def render_table(report: CostReport) -> RenderableType:
+    """Lay a report out for `rich.console.Console.print`."""
+    parts: list[RenderableType] = [Group(_head(report), _key_figures(report))]
+    if report.timeline and any(moment.sessions for moment in report.timeline):
+        parts.append(_timeline(report.period, report.timeline))
+    if not report.totals.sessions and not report.totals.leases:
+        parts.append(_line("Nothing was settled in this period.", style="italic"))
+    for title, groups in (
+        ("Platform", report.platforms),
+        ("Provider", report.providers),
+        ("Tenant", report.tenants),
+    ):
+        if groups:
+            parts.append(_usage_table(title, groups, report.totals))
+    if report.components:
+        parts.append(_component_table(report.components))
+    parts.append(_waste(report))
+    if report.budgets:
+        parts.append(_budget_table(report.budgets))
+    if report.forecasts:
+        parts.append(_forecast_table(report.forecasts))
+    parts.append(_foot(report))
+    return Group(*(_below(part) for part in parts[:-1]), parts[-1])
+
+
+def print_report(report: CostReport, console: Console) -> None:
+    """Print to a console, in at most `WIDTH` columns."""
+    console.print(render_table(report), width=min(WIDTH, console.width))
+
+
+def budget_table(budgets: Sequence[BudgetFigures]) -> RenderableType:
+    """Lay out budgets alone, as in the report."""
+    return _budget_table(budgets) if budgets else _line("There is no budget. Add one as [[budgets]].")
+
+
+def money_column(amounts: Sequence[Money | None]) -> list[str]:
+    """Write amounts with the same number of places: four, or what the smallest needs to be seen; None is a dash."""
+    known = [abs(amount.nanos) for amount in amounts if amount]
+    places = 2 if all(nanos % 10_000_000 == 0 for nanos in known) else 4
+    smallest = min(known, default=0)
+    while places < 9 and 0 < smallest < 10 ** (9 - places):
+        places += 1
+    step = Decimal(1).scaleb(-places)
+    return [
+        _NONE
+        if amount is None
+        else f"{_sign(amount)}${abs(amount.dollars).quantize(step, ROUND_HALF_EVEN):,}"
+        for amount in amounts
+    ]
+
+
+def bar(spent: float, held: float = 0.0, width: int = _BAR) -> str:
+    """Draw shares of a whole: ``█`` spent, ``▒`` held, ``·`` left."""
+    full = min(width, int(spent * width + 0.5))
+    half = min(width - full, int((spent + held) * width + 0.5) - full)
+    if spent > 0 and full == 0:
+        full, half = 1, min(half, width - 1)
+    return "█" * full + "▒" * max(0, half) + "·" * (width - full - max(0, half))
+
+
+def spark(values: Sequence[int]) -> str:
+    """Draw values as blocks of eight heights; nothing at all is a low dot."""
+    top = max(values, default=0)
+    return "".join(_SPARKS[(value * 7 + top - 1) // top] if value else "·" for value in values)
+
+
+def _below(part: RenderableType) -> RenderableType:
+    return Padding(part, (0, 0, 1, 0))
+
+
+def _head(report: CostReport) -> RenderableType:
+    place = ZoneInfo(report.timezone)
+    first = report.start.astimezone(place)
+    name = f"{first:%A} {first.day} {first:%B %Y}" if report.period == "day" else f"{first:%B %Y}"
+    title = Text(f"Cost of {name}", style="bold")
+    zone = Text(report.timezone, style="bold")
+    top = Table.grid(expand=True)
+    top.add_column()
+    top.add_column(justify="right")
+    top.add_row(title, zone)
+    state = f"open, {_span((report.end - report.now).total_seconds())} left" if report.is_open else "closed"
+    if report.now < report.start:
+        state = "not begun"
+    bounds = f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC · {_length(report)} · {state}"
+    return Group(Rule(style="dim"), top, Text(bounds, style="dim"), Rule(style="dim"))
+
+
+def _length(report: CostReport) -> str:
+    if report.period == "day":
+        unusual = "" if report.hours == 24 else " (clocks change)"
+        return f"{report.hours:g} hours{unusual}"
+    return f"{round(report.hours / 24)} days"
+
+
+def _key_figures(report: CostReport) -> RenderableType:
+    totals = report.totals
+    grid = Table.grid(expand=True, padding=(0, 1))
+    for _ in range(6):
+        grid.add_column(justify="left", ratio=1)
+    billed = f"{_hours(report.billed_seconds)} h billed" if totals.session_seconds else ""
+    reuse, wait = totals.reuse_rate, totals.average_wait
+    cells = [
+        ("Spent", str_money(totals.cost), _delta(report)),
+        ("Sessions", f"{totals.sessions:,}", f"{totals.failed_sessions:,} failed"),
+        ("Leases", f"{totals.leases:,}", f"{totals.failed_leases:,} failed"),
+        ("Browser hours", f"{_hours(totals.session_seconds)} h", billed),
+        ("Reuse", _NONE if reuse is None else f"{reuse:.1%}", f"{totals.reused:,} leases"),
+        ("Average wait", _NONE if wait is None else _wait(wait), ""),
+    ]
+    grid.add_row(*(Text(name, style="dim") for name, _, _ in cells))
+    grid.add_row(*(Text(value, style="bold") for _, value, _ in cells))
+    grid.add_row(*(Text(more, style="dim") for _, _, more in cells))
+    return grid
+
+
+def _delta(report: CostReport) -> str:
+    before = report.previous.to_date if report.previous.to_date is not None else report.previous.cost
+    if not before:
+        return f"as {_before(report)}" if not report.totals.cost else f"$0 {_before(report)}"
+    change = report.delta.nanos / before.nanos
+    return f"{change:+.1%} {_before(report)}"
+
+
+def _before(report: CostReport) -> str:
+    return f"vs {report.previous.label[5:] if report.period == 'day' else report.previous.label}"
+
+
+def _timeline(period: str, moments: Sequence[Moment]) -> RenderableType:
+    costs = [moment.cost.nanos for moment in moments]
+    counts = [moment.sessions for moment in moments]
+    what = "Cost" if any(costs) else "Sessions"
+    each = "hour" if period == "day" else "day"
+    best = max(range(len(moments)), key=lambda i: (costs[i] if any(costs) else counts[i], -i))
+    peak = str_money(moments[best].cost) if any(costs) else f"{counts[best]:,} sessions"
+    text = Text(f"{what} by {each}  ", style="dim")
+    text.append(spark(costs if any(costs) else counts), style="cyan")
+    text.append(f"  most: {peak} {'at' if period == 'day' else 'on'} {moments[best].label}", style="dim")
+    return text
+
+
+def _usage_table(title: str, groups: Sequence[UsageGroup], totals: Usage) -> RenderableType:
+    table = _table(title)
+    for name in ("Cost", "Share", "Sessions", "Leases", "Hours", "Idle", "Failed"):
+        table.add_column(name, justify="left" if name == "Share" else "right", no_wrap=True)
+    shown = list(groups) if len(groups) <= _ROWS else [*groups[: _ROWS - 1], _others(groups[_ROWS - 1 :])]
+    costs = money_column([group.cost for group in shown])
+    idle = money_column([group.idle for group in shown])
+    failed = money_column([group.failed for group in shown])
+    for row, group in enumerate(shown):
+        if totals.cost:
+            share = group.cost.nanos / totals.cost.nanos
+        else:
+            share = group.session_seconds / totals.session_seconds if totals.session_seconds else 0.0
+        table.add_row(
+            _cut(group.name, 22),
+            costs[row],
+            f"{bar(share, width=10)} {share:4.0%}",
+            f"{group.sessions:,}",
+            f"{group.leases:,}",
+            _hours(group.session_seconds),
+            idle[row],
+            failed[row],
+        )
+    return table
+
+
+def _others(groups: Sequence[UsageGroup]) -> UsageGroup:
+    money = {name: Money(sum(getattr(g, name).nanos for g in groups)) for name in ("cost", "idle", "failed")}
+    return UsageGroup(
+        name=f"({len(groups)} others)",
+        **money,
+        sessions=sum(group.sessions for group in groups),
+        leases=sum(group.leases for group in groups),
+        session_seconds=sum(group.session_seconds for group in groups),
+    )
+
+
+def _component_table(components: Sequence[ComponentFigures]) -> RenderableType:
+    table = _table("Component")
+    table.add_column("Provider", no_wrap=True)
+    for name in ("Cost", "Used", "Billed", "Included"):
+        table.add_column(name, justify="right", no_wrap=True)
+    costs = money_column([part.amount for part in components])
+    for cost, part in zip(costs, components, strict=True):
+        table.add_row(
+            _COMPONENTS.get(part.kind, part.kind),
+            _cut(part.provider, 22),
+            cost,
+            _quantity(part.kind, part.raw_qty),
+            _quantity(part.kind, part.billed_qty),
+            _quantity(part.kind, part.included_qty) if part.included_qty else _NONE,
+        )
+    return table
+
+
+def _waste(report: CostReport) -> RenderableType:
+    totals = report.totals
+    table = _table("Paid for, not used")
+    table.add_column("Cost", justify="right", no_wrap=True)
+    table.add_column("Share", no_wrap=True)
+    table.add_column("What it is", style="dim")
+    rows = (
+        ("idle", totals.idle, "sessions that waited for work"),
+        ("rounding", totals.rounding, "billing steps and minimums"),
+        ("failures", totals.failed, "leases and sessions that did not end well"),
+    )
+    amounts = money_column([amount for _, amount, _ in rows])
+    for cost, (name, amount, meaning) in zip(amounts, rows, strict=True):
+        share = amount.nanos / totals.cost.nanos if totals.cost else 0.0
+        table.add_row(name, cost, f"{bar(share, width=10)} {share:4.0%}", meaning)
+    return table
+
+
+def _budget_table(budgets: Sequence[BudgetFigures]) -> RenderableType:
+    table = _table("Budget")
+    table.add_column("Window", no_wrap=True)
+    for name in ("Limit", "Spent", "Held"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Used", no_wrap=True)
+    table.add_column("Denied", justify="right", no_wrap=True)
+    columns = (
+        money_column([budget.limit for budget in budgets]),
+        money_column([budget.spent for budget in budgets]),
+        money_column([budget.held for budget in budgets]),
+    )
+    for row, budget in enumerate(budgets):
+        limit = budget.limit.nanos or 1
+        used = bar(budget.spent.nanos / limit, budget.held.nanos / limit, 14)
+        style = "red" if budget.used >= 1 else "yellow" if budget.used >= 0.8 else "green"
+        table.add_row(
+            f"{_cut(budget.name, 20)}{'' if budget.mode == 'hard' else ' (soft)'}",
+            budget.label,
+            *(column[row] for column in columns),
+            Text.assemble((used, style), f" {budget.used:4.0%}"),
+            f"{budget.denied:,}",
+        )
+    notes = [note for budget in budgets for note in _budget_notes(budget)]
+    return Group(table, *(_line(note, style="dim") for note in notes))
+
+
+def _budget_notes(budget: BudgetFigures) -> Iterable[str]:
+    if budget.scope != "pool":
+        yield f"{budget.name} counts only {budget.scope}."
+    if budget.forced:
+        yield f"{budget.name}: {budget.forced} came in without being admitted (cost beyond a hold, or a lower limit)."
+    if budget.windows > 1 and (budget.denied_in_period or budget.forced_in_period):
+        yield (
+            f"{budget.name}, all {budget.windows} windows of the period: {budget.denied_in_period:,} denied, "
+            f"{budget.forced_in_period} forced."
+        )
+
+
+def _forecast_table(forecasts: Sequence[ForecastFigures]) -> RenderableType:
+    table = _table("Expected at the end of")
+    for name in ("So far", "P10", "Forecast", "P90", "Run-rate"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = [(part.spent, part.p10, part.p50, part.p90, part.run_rate) for part in forecasts]
+    flat = money_column([amount for row in rows for amount in row])
+    for i, part in enumerate(forecasts):
+        table.add_row(f"the {part.period} ({part.label})", *flat[5 * i : 5 * i + 5])
+    return Group(table, _line(f"{forecasts[0].note[:1].upper()}{forecasts[0].note[1:]}.", style="dim"))
+
+
+def _foot(report: CostReport) -> RenderableType:
+    holds, quality = report.holds, report.quality
+    before = report.previous
+    lines = [f"Before: {str_money(before.cost)} for {before.sessions:,} sessions in {before.label}"]
+    if before.to_date is not None:
+        lines[0] += f", of which {str_money(before.to_date)} up to the same point"
+    lines[0] += "."
+    lines.append(f"{report.attribution[:1].upper()}{report.attribution[1:]}.")
+    if holds.open and holds.oldest_at is not None:
+        age = _span((report.now - holds.oldest_at).total_seconds())
+        sessions = "session" if holds.open == 1 else "sessions"
+        lines.append(
+            f"Held now: {holds.amount} for {holds.open:,} open {sessions}; the oldest for {age} "
+            f"(session {holds.oldest_session})."
+        )
+    else:
+        lines.append("Held now: nothing; no session is open.")
+    if quality.estimated_sessions:
+        lines.append(
+            f"Data: {quality.estimated_sessions:,} of {report.totals.sessions:,} sessions ({quality.estimated_cost}) "
+            "are estimates, because nobody saw their end; the rest is measured."
+        )
+    else:
+        lines.append("Data: every session's end was seen; no estimates.")
+    if not report.totals.cost and report.totals.sessions:
+        lines.append(
+            "All of it ran where nothing is charged; rates of your own are set under [providers.NAME.rates]."
+        )
+    if not report.timeline:
+        lines.append("No timeline: days of this zone do not begin on a whole hour of UTC.")
+    lines.append(f"As of {_moment(report.now)}, entry {report.watermark:,}.")
+    return Text("\n".join(lines), style="dim")
+
+
+def _table(first: str) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold"
+    )
+    table.add_column(first, no_wrap=True, ratio=1, overflow="ellipsis")
+    return table
+
+
+def _line(text: str, style: str = "") -> RenderableType:
+    return Text(text, style=style)
+
+
+def str_money(amount: Money) -> str:
+    """Write one amount as `money_column` does."""
+    return money_column([amount])[0]
+
+
+def _sign(amount: Money) -> str:
+    return "-" if amount.nanos < 0 else ""
+
+
+def _quantity(kind: str, quantity: int) -> str:
+    if kind in TIME_KINDS:
+        return f"{_hours(quantity / 1000)} h"
+    if kind in BYTE_KINDS:
+        return f"{quantity / 1e9:,.3f} GB"
+    return f"{quantity:,}"
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.2f}" if hours >= 0.01 or not hours else f"{hours:.4f}"
+
+
+def _wait(seconds: float) -> str:
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _span(seconds: float) -> str:
+    minutes = int(seconds) // 60
+    if minutes < 1:
+        return f"{int(seconds)} s"
+    days, minutes = divmod(minutes, 1440)
+    hours, minutes = divmod(minutes, 60)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def _moment(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -1,0 +1,212 @@
+"""The cost report as a value: what `tabkeeper report` shows, and what its JSON contains.
+
+Money is decimal text in JSON. Nothing here reads a database or a clock; `daily` fills these models.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from tabkeeper.money import ZERO, Money
+
+SCHEMA_VERSION: Literal[1] = 1
+"""Raised when a field of the JSON changes its meaning or goes away."""
+
+ATTRIBUTION = "a session counts, whole, in the hour in which its money was held"
+
+ReportPeriod = Literal["day", "month"]
+
+
+def _read_amount(value: object) -> Money:
+    return value if isinstance(value, Money) else Money.parse(str(value))
+
+
+Amount = Annotated[Money, BeforeValidator(_read_amount), PlainSerializer(Money.text, return_type=str)]
+
+
+class Part(BaseModel):
+    """Base of the report's parts: unchangeable, and strict about what it contains."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Usage(Part):
+    """What was used and what it cost. `idle`, `rounding` and `failed` are parts of `cost` and may overlap."""
+
+    cost: Amount = ZERO
+    idle: Amount = ZERO
+    """Cost that no lease used."""
+    rounding: Amount = ZERO
+    """Cost owed to billing steps and minimums."""
+    failed: Amount = ZERO
+    """Cost of leases that did not end well, and of sessions that failed."""
+    sessions: int = 0
+    failed_sessions: int = 0
+    leases: int = 0
+    reused: int = 0
+    """Leases that got a session which existed already."""
+    failed_leases: int = 0
+    session_seconds: float = 0.0
+    """Life of the sessions."""
+    leased_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    bytes: int = 0
+
+    @property
+    def reuse_rate(self) -> float | None:
+        """Share of leases, 0 to 1, that needed no new session; None without leases."""
+        return self.reused / self.leases if self.leases else None
+
+    @property
+    def average_wait(self) -> float | None:
+        """Seconds from request to grant, on average; None without leases."""
+        return self.waited_seconds / self.leases if self.leases else None
+
+
+class Cell(Usage):
+    """The usage of one platform at one provider for one tenant; all cells add up to the totals."""
+
+    platform: str
+    provider: str
+    tenant: str
+
+
+class Group(Usage):
+    """The usage of one platform, provider or tenant."""
+
+    name: str
+
+
+class ComponentFigures(Part):
+    """What one provider charged for one kind of thing; quantities are milliseconds, bytes or counts."""
+
+    provider: str
+    kind: str
+    amount: Amount = ZERO
+    raw_qty: int = 0
+    billed_qty: int = 0
+    included_qty: int = 0
+
+
+class Moment(Part):
+    """One hour of a day, or one day of a month."""
+
+    start: datetime
+    label: str
+    cost: Amount = ZERO
+    sessions: int = 0
+
+
+class Previous(Part):
+    """The period before: in whole, and up to the same point if this one is still open."""
+
+    label: str
+    cost: Amount = ZERO
+    sessions: int = 0
+    leases: int = 0
+    to_date: Amount | None = None
+
+
+class HoldFigures(Part):
+    """Money set aside at this moment for sessions that still run."""
+
+    open: int = 0
+    amount: Amount = ZERO
+    oldest_at: datetime | None = None
+    oldest_session: str | None = None
+
+
+class BudgetFigures(Part):
+    """One budget: its latest window in the period, and what happened in all of them."""
+
+    name: str
+    scope: str
+    """``pool``, or such as ``tenant acme``."""
+    period: str
+    timezone: str
+    mode: str
+    label: str
+    """Name of the window shown."""
+    starts_at: datetime
+    resets_at: datetime | None
+    limit: Amount
+    spent: Amount = ZERO
+    held: Amount = ZERO
+    forced: Amount = ZERO
+    denied: int = 0
+    windows: int = 1
+    """Windows of this budget in the period that saw any movement."""
+    denied_in_period: int = 0
+    forced_in_period: Amount = ZERO
+
+    @property
+    def used(self) -> float:
+        """Share of the limit that is spent or held; may pass 1."""
+        return (self.spent.nanos + self.held.nanos) / self.limit.nanos if self.limit else 0.0
+
+
+class ForecastFigures(Part):
+    """Where a window is expected to end."""
+
+    period: ReportPeriod
+    label: str
+    spent: Amount
+    p10: Amount | None = None
+    p50: Amount | None = None
+    p90: Amount | None = None
+    run_rate: Amount | None = None
+    closed_days: int = 0
+    note: str = ""
+
+
+class QualityFigures(Part):
+    """How well the costs are known."""
+
+    estimated_sessions: int = 0
+    """Sessions whose end nobody saw, so that all that can be is counted."""
+    estimated_cost: Amount = ZERO
+
+
+class CostReport(Part):
+    """Costs and usage of one local day or month."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    period: ReportPeriod
+    label: str
+    """``2026-11-21`` or ``2026-11``."""
+    timezone: str
+    start: datetime
+    end: datetime
+    hours: float
+    """Length of the period; a day has 23 or 25 where clocks change."""
+    now: datetime
+    is_open: bool
+    """Whether the period is not over yet."""
+    watermark: int = 0
+    """Number of the ledger's latest entry that the report has seen."""
+    attribution: str = ATTRIBUTION
+    quality: QualityFigures = Field(default_factory=QualityFigures)
+    totals: Usage = Field(default_factory=Usage)
+    billed_seconds: float = 0.0
+    """Session time as the providers bill it."""
+    previous: Previous
+    cells: tuple[Cell, ...] = ()
+    platforms: tuple[Group, ...] = ()
+    providers: tuple[Group, ...] = ()
+    tenants: tuple[Group, ...] = ()
+    components: tuple[ComponentFigures, ...] = ()
+    timeline: tuple[Moment, ...] = ()
+    """Hours of the day or days of the month; empty where the zone's days do not begin on a whole UTC hour."""
+    holds: HoldFigures = Field(default_factory=HoldFigures)
+    budgets: tuple[BudgetFigures, ...] = ()
+    forecasts: tuple[ForecastFigures, ...] = ()
+    """For an open period: the end of the day and of the month."""
+
+    @property
+    def delta(self) -> Money:
+        """Change against the previous period, up to the same point if this one is open."""
+        before = self.previous.cost if self.previous.to_date is None else self.previous.to_date
+        return self.totals.cost - before
