@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from tabkeeper.errors import ConfigError
@@ -113,32 +113,43 @@ def read_engine(url: str) -> Engine:
 
 def is_away(error: BaseException) -> bool:
     """Tell whether an error means that the database cannot be reached or written now."""
-    if isinstance(error, ModuleNotFoundError | OSError):
-        return isinstance(error, OSError)
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
+    if isinstance(error, OSError) or getattr(error, "connection_invalidated", False):
         return True
-    state = getattr(error.orig, "sqlstate", None)
+    cause = _driver_error(error)
+    if cause is None:
+        return False
+    state = _sqlstate(cause)
     if state is not None:
         return state.startswith(_AWAY_STATES)
-    words = str(error.orig).lower()
-    if any(word in words for word in _AWAY_WORDS):
-        return True
-    # psycopg reports a refused or lost connection as an OperationalError without a state.
-    if isinstance(error, OperationalError | InterfaceError):
-        return "psycopg" in type(error.orig).__module__
-    return False
+    # psycopg reports a refused or lost connection as an operational error without a state.
+    if type(cause).__module__.startswith("psycopg"):
+        return type(cause).__name__ in {"OperationalError", "InterfaceError", "ConnectionTimeout"}
+    return any(word in str(cause).lower() for word in _AWAY_WORDS)
 
 
 def is_worth_retrying(error: BaseException) -> bool:
     """Tell whether the same transaction may succeed if tried again at once."""
-    if not isinstance(error, DBAPIError):
+    cause = _driver_error(error)
+    if cause is None:
         return False
-    state = getattr(error.orig, "sqlstate", None)
+    state = _sqlstate(cause)
     if state is not None:
-        return state in _RETRY_STATES or (error.connection_invalidated and state.startswith("57P"))
-    return error.connection_invalidated or any(word in str(error.orig).lower() for word in _RETRY_WORDS)
+        return state in _RETRY_STATES or state.startswith("57P")
+    if getattr(error, "connection_invalidated", False):
+        return True
+    return any(word in str(cause).lower() for word in _RETRY_WORDS)
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    """Return the driver's own error, bare or inside SQLAlchemy's."""
+    if isinstance(error, DBAPIError):
+        return error.orig
+    return error if type(error).__module__.partition(".")[0] in {"sqlite3", "psycopg"} else None
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    state = getattr(error, "sqlstate", None)
+    return state if isinstance(state, str) else None
 
 
 def _postgres(url: URL, options: str, *, pooled: bool = False) -> Engine:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row
+from sqlalchemy.exc import SQLAlchemyError
 
 
 @cache
@@ -22,16 +23,18 @@ def _for_psycopg(sql: str) -> str:
 class Transaction:
     """Runs statements on a connection that is inside a transaction; decides nothing about its end."""
 
-    __slots__ = ("_connection", "_savepoints", "is_postgres")
+    __slots__ = ("_connection", "_savepoints", "is_broken", "is_postgres")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._savepoints = 0
+        self.is_broken = False
+        """The database gave the transaction up by itself (a full disk does that to SQLite)."""
         self.is_postgres = connection.dialect.name == "postgresql"
 
     def run(self, sql: str, /, **values: Any) -> int:
         """Run a statement and return how many rows it changed."""
-        return self._execute(sql, values).rowcount
+        return int(self._execute(sql, values).rowcount)
 
     def row(self, sql: str, /, **values: Any) -> Row[Any] | None:
         """Return the first row, or None; the statement is run to its end."""
@@ -44,7 +47,7 @@ class Transaction:
 
     def many(self, sql: str, values: Iterable[Mapping[str, Any]]) -> None:
         """Run a statement for each mapping; made lazily, so that other threads get their turn in between."""
-        driver = self._connection.connection.cursor()
+        driver: Any = self._connection.connection.cursor()
         try:
             driver.executemany(_for_psycopg(sql) if self.is_postgres else sql, values)
         finally:
@@ -59,8 +62,11 @@ class Transaction:
         try:
             yield
         except BaseException:
-            self._connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {name}")
-            self._connection.exec_driver_sql(f"RELEASE SAVEPOINT {name}")
+            try:
+                self._connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {name}")
+                self._connection.exec_driver_sql(f"RELEASE SAVEPOINT {name}")
+            except SQLAlchemyError:
+                self.is_broken = True
             raise
         self._connection.exec_driver_sql(f"RELEASE SAVEPOINT {name}")
 

@@ -70,6 +70,8 @@ class Settlement:
     """Part of `cost` that no lease used."""
     rounding: Money = ZERO
     """Part of `cost` owed to billing increments and minimums, not to time really used."""
+    provisional: bool = False
+    """The database was away: this is our price of the usage, which is kept and will be booked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

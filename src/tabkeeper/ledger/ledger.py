@@ -1,0 +1,452 @@
+"""The ledger as the rest of Tabkeeper sees it: hold before a session is created, settle when it is over.
+
+Prices are worked out here, on the caller's side; every write is an operation that the writer carries out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine
+
+from tabkeeper.clock import Clock, SystemClock
+from tabkeeper.config import BudgetSettings, PoolConfig
+from tabkeeper.errors import BudgetExceededError, LedgerUnavailableError
+from tabkeeper.ledger import invariants, processes, schema, sums
+from tabkeeper.ledger.budgets import Denial
+from tabkeeper.ledger.engines import is_away, is_memory, parse_url, read_engine, write_engine
+from tabkeeper.ledger.instants import length_us, micros, moment
+from tabkeeper.ledger.limits import apply_budgets
+from tabkeeper.ledger.operations import LedgerOperations
+from tabkeeper.ledger.prices import Prices
+from tabkeeper.ledger.rates import RateCard, is_free, price
+from tabkeeper.ledger.spool import Spool, abandoned, places_for, prefix_for
+from tabkeeper.ledger.store import KEPT, Writer
+from tabkeeper.ledger.transaction import Transaction
+from tabkeeper.ledger.types import (
+    Hold,
+    HoldRequest,
+    LeaseUsage,
+    Orphan,
+    Quality,
+    SessionUsage,
+    Settlement,
+    StateChange,
+    Violation,
+)
+from tabkeeper.ledger.windows import LAST_INSTANT
+from tabkeeper.money import ZERO, Money
+
+_GRACE = timedelta(seconds=60)
+"""A hold outlives the longest life of its session by this much, for the close to be confirmed."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What is known of a session of this process that is not settled: enough to price it without a database."""
+
+    card: RateCard
+    created_at: datetime
+    max_seconds: float
+
+
+class Ledger:
+    """One process's way into the books. Open it with `Ledger.open`; all methods belong to one event loop."""
+
+    process_id: str
+    """Our row in the ``process`` table."""
+    reader: Engine
+    """Read-only engine for reports."""
+
+    def __init__(
+        self,
+        *,
+        config: PoolConfig,
+        clock: Clock,
+        writer: Writer,
+        reader: Engine,
+        engine: Engine,
+        inline: bool,
+    ) -> None:
+        self.process_id = uuid.uuid4().hex
+        self.reader = reader
+        self._config = config
+        self._clock = clock
+        self._writer = writer
+        self._engine = engine
+        self._inline = inline
+        self._prices = Prices(config.providers)
+        self._open: dict[str, _Open] = {}
+        self._registered = False
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        config: PoolConfig,
+        *,
+        clock: Clock | None = None,
+        inline: bool = False,
+        observe: bool = False,
+    ) -> Ledger:
+        """Open the ledger of a configuration, creating or upgrading its schema if that is allowed.
+
+        Args:
+            config: where the ledger is, what providers cost, which budgets hold.
+            clock: where time comes from.
+            inline: write on the calling thread, at once; always so for SQLite in memory.
+            observe: for tools that only look: register no process, take over no prices and no budgets.
+
+        Raises:
+            SchemaVersionError: the schema is not the expected one and may not, or cannot, be upgraded.
+            LedgerUnavailableError: the database cannot be reached or written.
+            ConfigError: the address or a price list of the configuration cannot be used.
+        """
+        url = parse_url(config.ledger.url)
+        memory = is_memory(url)
+        inline = inline or memory
+        engine = write_engine(config.ledger.url)
+        reader = engine if memory else read_engine(config.ledger.url)
+        prepare = lambda: schema.ensure(engine, auto_upgrade=config.ledger.auto_upgrade)  # noqa: E731
+        try:
+            await _off_loop(prepare, inline=inline)
+        except BaseException:
+            engine.dispose()
+            reader.dispose()
+            raise
+        owner = uuid.uuid4().hex
+        places = [] if memory else places_for(url)
+        spool = Spool(places, prefix_for(url), owner)
+        writer = Writer(engine, LedgerOperations(), spool, inline=inline)
+        ledger = cls(
+            config=config,
+            clock=clock or SystemClock(),
+            writer=writer,
+            reader=reader,
+            engine=engine,
+            inline=inline,
+        )
+        ledger.process_id = owner
+        try:
+            if not observe:
+                await ledger._move_in()
+                for left in abandoned(places, prefix_for(url)):
+                    await ledger._take_over(left.read(), left.remove, left.leave)
+        except BaseException:
+            await ledger.aclose()
+            raise
+        return ledger
+
+    async def aclose(self) -> None:
+        """Write what is queued, tell that this process ended, stop the writer. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._registered:
+                at = self._now()
+                await self._writer.call(lambda tx: processes.leave(tx, self.process_id, at))
+        except LedgerUnavailableError:
+            pass  # The next start finds the process dead by its id.
+        finally:
+            await self._writer.stop()
+            self.reader.dispose()
+            self._engine.dispose()
+
+    async def hold(self, ask: HoldRequest) -> Hold:
+        """Set aside the worst case of a session; only then may it be created.
+
+        Returns after COMMIT. The session id decides: asked again with the same content, the same hold comes back.
+
+        Raises:
+            BudgetExceededError: a hard budget, or `max_session_cost`, does not allow it; nothing was held.
+            NoPriceError: what the session may cost is unknown.
+            IdempotencyConflictError: the session id was used for something else.
+            LedgerUnavailableError: the database is away.
+        """
+        now = self._clock.now()
+        card_id, card = await self._card(ask.provider, now)
+        seconds, amount = self._prices.terms(card_id, card, ask)
+        expires = now + timedelta(seconds=seconds) + _GRACE
+        operation = {
+            "op": "hold",
+            "session_id": ask.session_id,
+            "platform": ask.platform,
+            "provider": ask.provider,
+            "tenant": ask.tenant,
+            "max_us": length_us(ask.max_seconds),
+            "cap_n": None if ask.max_session_cost is None else ask.max_session_cost.nanos,
+            "held_us": length_us(seconds),
+            "amount_n": amount.nanos,
+            "is_free": is_free(card),
+            "rate_card_id": card_id,
+            "process_id": self.process_id,
+            "at": micros(now),
+            "expires_at": micros(expires),
+        }
+        try:
+            outcome = await self._writer.do(operation, keep=False)
+        except asyncio.CancelledError:
+            # Whoever asked has gone, so nothing will be started on this hold.
+            self._writer.start_later(self._void(ask.session_id, "cancelled before it was created"))
+            raise
+        if isinstance(outcome, Denial):
+            raise _exceeded(outcome, ask)
+        if outcome.rate_card_id != card_id:
+            card = await self._writer.call(lambda tx: self._prices.book.card(tx, outcome.rate_card_id))
+        held = Hold(
+            session_id=ask.session_id,
+            amount=Money(outcome.amount_n),
+            max_seconds=outcome.max_us / 1_000_000,
+            expires_at=moment(outcome.expires_at),
+            card=card,
+        )
+        self._open[ask.session_id] = _Open(card, moment(outcome.held_at), held.max_seconds)
+        return held
+
+    async def activate(
+        self,
+        session_id: str,
+        *,
+        provider_session_id: str,
+        pid: int | None = None,
+        pid_started: float | None = None,
+    ) -> None:
+        """Note that a held session now runs, under which id of the provider's and in which process."""
+        operation = {
+            "op": "activate",
+            "session_id": session_id,
+            "provider_session_id": provider_session_id,
+            "pid": pid,
+            "pid_started_at": None if pid_started is None else length_us(pid_started),
+            "at": self._now(),
+        }
+        await self._writer.do(operation, keep=True)
+
+    async def void(self, session_id: str, *, reason: str) -> None:
+        """Give a hold back, on proof that nothing was started. Unknown sessions are let be.
+
+        Raises:
+            IdempotencyConflictError: the session is settled already.
+        """
+        await self._writer.do(self._void(session_id, reason), keep=True)
+        self._open.pop(session_id, None)
+
+    async def settle(
+        self, session_id: str, usage: SessionUsage, *, reason: str, state: str = "closed"
+    ) -> Settlement:
+        """Book what a session really used, at most once; asked again, return what was booked.
+
+        If the database is away the usage is kept and booked later; the settlement is then `provisional`, priced
+        here without allowances and shares.
+
+        Raises:
+            LedgerError: the session has no hold.
+            IdempotencyConflictError: it was voided, or settled with another measured usage.
+        """
+        operation = {
+            "op": "settle",
+            "session_id": session_id,
+            "seconds_us": length_us(usage.seconds),
+            "proxy_bytes": usage.proxy_bytes,
+            "quality": str(usage.quality),
+            "reason": reason,
+            "state": state,
+            "at": self._now(),
+        }
+        return await self._settle(session_id, operation, usage.seconds, usage.proxy_bytes)
+
+    async def settle_orphan(self, session_id: str, *, reason: str) -> Settlement:
+        """Settle a session whose end nobody saw: as long as it can have lived, but not longer than was held.
+
+        Raises:
+            LedgerError: the session has no hold.
+        """
+        opened = self._open.get(session_id)
+        age = (self._clock.now() - opened.created_at).total_seconds() if opened else 0.0
+        operation = {
+            "op": "settle",
+            "session_id": session_id,
+            "seconds_us": None,
+            "proxy_bytes": 0,
+            "quality": str(Quality.ESTIMATE),
+            "reason": reason,
+            "state": "lost",
+            "at": self._now(),
+        }
+        seconds = max(0.0, min(age, opened.max_seconds if opened else 0.0))
+        return await self._settle(session_id, operation, seconds, 0)
+
+    def record_lease(self, usage: LeaseUsage) -> None:
+        """Write a row of the usage log, some milliseconds from now; never waits, never raises."""
+        self._writer.post("lease", usage)
+
+    def record_state(self, change: StateChange) -> None:
+        """Write down a change of state, some milliseconds from now; never waits, never raises."""
+        self._writer.post("state", change)
+
+    async def flush(self) -> None:
+        """Return when all that was recorded is committed, or kept for later if the database is away."""
+        try:
+            await self._writer.call(lambda _tx: None)
+        except LedgerUnavailableError:
+            return
+
+    async def heartbeat(self, snapshot: Mapping[str, object] | None = None) -> None:
+        """Tell other processes that this one lives, and what its queue looks like; call it every few seconds."""
+        operation = {
+            "op": "heartbeat",
+            "process_id": self.process_id,
+            "snapshot": None if snapshot is None else json.dumps(snapshot, default=str),
+            "at": self._now(),
+        }
+        try:
+            await self._writer.do(operation, keep=False)
+        except LedgerUnavailableError:
+            return
+
+    async def orphans(self) -> list[Orphan]:
+        """Find sessions that never ended but whose owning process did."""
+        now = self._now()
+        return await self._read(lambda c: processes.orphans(c, self.process_id, now))
+
+    async def verify(self) -> list[Violation]:
+        """Run every invariant over the whole ledger; an empty list means that it is sound."""
+        await self.flush()
+        return await self._read(invariants.check)
+
+    async def spent(self, *, start: datetime, end: datetime) -> Money:
+        """Settled cost of sessions created from `start` (included) to `end` (not)."""
+        return await self._read(lambda c: sums.spent(c, micros(start), micros(end)))
+
+    async def apply_budgets(self, budgets: Sequence[BudgetSettings]) -> None:
+        """Make these the budgets in force, for all processes, from the next hold on.
+
+        Changed limits keep what was spent; budgets not named are retired.
+        """
+        at = self._now()
+        await self._writer.call(lambda tx: apply_budgets(tx, budgets, at))
+
+    def price_card(self, provider: str) -> RateCard:
+        """Return the price list in force for a provider.
+
+        Raises:
+            NoPriceError: there is none.
+        """
+        return self._prices.current(provider, self._clock.now())
+
+    async def release_later(self, session_id: str, *, reason: str, error: str = "") -> None:
+        """Note that a provider has not confirmed the end of a session, and why; repeat it for each attempt."""
+        operation = {
+            "op": "release",
+            "session_id": session_id,
+            "reason": reason,
+            "error": error,
+            "at": self._now(),
+        }
+        await self._writer.do(operation, keep=True)
+
+    async def released(self, session_id: str) -> None:
+        """Note that the provider has confirmed the end after all."""
+        await self._writer.do({"op": "released", "session_id": session_id, "at": self._now()}, keep=True)
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    async def _move_in(self) -> None:
+        now = self._clock.now()
+        who = processes.this_process(self.process_id)
+
+        def work(tx: Transaction) -> dict[str, tuple[int, RateCard]]:
+            processes.register(tx, who, micros(now))
+            apply_budgets(tx, self._config.budgets, micros(now))
+            return self._prices.publish_all(tx, now)
+
+        self._prices.remember(await self._writer.call(work))
+        self._registered = True
+
+    async def _take_over(
+        self, operations: Sequence[Mapping[str, Any]], done: Callable[[], None], undone: Callable[[], None]
+    ) -> None:
+        """Write what a dead process could not, and only then let go of its file."""
+        try:
+            await self._writer.call(lambda tx: self._writer.replay(tx, operations))
+        except BaseException:
+            undone()
+            raise
+        done()
+
+    async def _card(self, provider: str, now: datetime) -> tuple[int, RateCard]:
+        known = self._prices.published(provider, now)
+        if known is not None:
+            return known
+        row: tuple[int, RateCard] = await self._writer.call(
+            lambda tx: self._prices.publish(tx, provider, now)
+        )
+        self._prices.remember({provider: row})
+        return row
+
+    def _void(self, session_id: str, reason: str) -> dict[str, Any]:
+        return {"op": "void", "session_id": session_id, "reason": reason, "at": self._now()}
+
+    async def _settle(
+        self, session_id: str, operation: Mapping[str, Any], seconds: float, proxy_bytes: int
+    ) -> Settlement:
+        outcome = await self._writer.do(operation, keep=True)
+        opened = self._open.pop(session_id, None)
+        if outcome is KEPT:
+            cost = ZERO
+            if opened is not None:
+                traffic = proxy_bytes if opened.card.component("proxy_bytes") else 0
+                cost = price(opened.card, seconds, traffic)
+            return Settlement(session_id=session_id, cost=cost, provisional=True)
+        return Settlement(
+            session_id=session_id,
+            cost=Money(outcome.cost_n),
+            idle=Money(outcome.idle_n),
+            rounding=Money(outcome.rounding_n),
+        )
+
+    async def _read(self, query: Callable[[Any], T]) -> T:
+        def run() -> T:
+            try:
+                with self.reader.connect() as connection:
+                    return query(connection)
+            except Exception as error:
+                if is_away(error):
+                    raise LedgerUnavailableError(
+                        f"the ledger's database is away: {schema.reason(error)}"
+                    ) from error
+                raise
+
+        return await _off_loop(run, inline=self._inline)
+
+    def _now(self) -> int:
+        return micros(self._clock.now())
+
+
+async def _off_loop(work: Callable[[], T], *, inline: bool) -> T:
+    return work() if inline else await asyncio.to_thread(work)
+
+
+def _exceeded(denial: Denial, ask: HoldRequest) -> BudgetExceededError:
+    ends = moment(denial.end_at)
+    resets = None if ends >= LAST_INSTANT else ends.astimezone(ZoneInfo(denial.budget.timezone))
+    return BudgetExceededError(
+        budget=denial.budget.name,
+        limit=Money(denial.limit_n),
+        spent=Money(denial.spent_n),
+        held=Money(denial.held_n),
+        needed=Money(denial.needed_n),
+        resets_at=resets,
+        subject=f'a session of "{ask.platform}" at {ask.provider}',
+        on_exceed=denial.budget.on_exceed,
+    )

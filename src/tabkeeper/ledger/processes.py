@@ -1,0 +1,122 @@
+"""Who has the ledger open, and whose sessions were left behind.
+
+A process on this machine is dead when its id is gone or belongs to another start; one on another machine is
+taken for dead when its heartbeat is old.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from sqlalchemy import Connection, text
+
+from tabkeeper.ledger.instants import moment
+from tabkeeper.ledger.transaction import Transaction
+from tabkeeper.ledger.types import Orphan
+from tabkeeper.money import Money
+
+HEARTBEAT_OLD_US = 90_000_000
+"""A process on another machine that has not been heard of for this long (microseconds) is taken for dead."""
+
+_START_TOLERANCE_US = 1_500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """This process, so that another can tell whether it still lives."""
+
+    id: str
+    host: str
+    pid: int
+    pid_started_at: int
+
+
+def this_process(process_id: str) -> Identity:
+    """Identify the running process."""
+    pid = os.getpid()
+    return Identity(process_id, this_host(), pid, _started_at(pid) or 0)
+
+
+def this_host() -> str:
+    """Name the realm in which process ids mean something: the machine, and the container on it."""
+    try:
+        realm = Path("/proc/self/ns/pid").readlink().name
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()}/{realm}"
+
+
+def register(tx: Transaction, who: Identity, at: int) -> None:
+    """Write the process down as alive."""
+    tx.run(
+        "INSERT INTO process (id, host, pid, pid_started_at, started_at, heartbeat_at) "
+        "VALUES (:id, :host, :pid, :started, :at, :at) ON CONFLICT (id) DO NOTHING",
+        id=who.id,
+        host=who.host,
+        pid=who.pid,
+        started=who.pid_started_at,
+        at=at,
+    )
+
+
+def leave(tx: Transaction, process_id: str, at: int) -> None:
+    """Write the process down as ended."""
+    tx.run("UPDATE process SET ended_at = :at WHERE id = :id AND ended_at IS NULL", at=at, id=process_id)
+
+
+def orphans(connection: Connection, own_id: str, now: int) -> list[Orphan]:
+    """Find sessions that never ended and whose process did."""
+    rows = connection.execute(
+        text(
+            "SELECT s.id, s.platform, s.provider, s.provider_session_id, s.pid, s.pid_started_at, s.created_at, "
+            "h.amount_n, p.id AS process_id, p.host, p.pid AS owner_pid, p.pid_started_at AS owner_started_at, "
+            "p.heartbeat_at, p.ended_at AS owner_ended_at FROM session s JOIN hold h ON h.session_id = s.id "
+            "JOIN process p ON p.id = s.process_id WHERE s.ended_at IS NULL AND p.id <> :own "
+            "ORDER BY s.created_at, s.id"
+        ),
+        {"own": own_id},
+    ).all()
+    here = this_host()
+    dead: dict[str, bool] = {}
+    found = []
+    for row in rows:
+        if row.process_id not in dead:
+            if row.owner_ended_at is not None:
+                dead[row.process_id] = True
+            elif row.host == here:
+                dead[row.process_id] = not _lives(row.owner_pid, row.owner_started_at)
+            else:
+                dead[row.process_id] = now - row.heartbeat_at > HEARTBEAT_OLD_US
+        if dead[row.process_id]:
+            found.append(
+                Orphan(
+                    session_id=row.id,
+                    platform=row.platform,
+                    provider=row.provider,
+                    provider_session_id=row.provider_session_id,
+                    pid=row.pid,
+                    pid_started=None if row.pid_started_at is None else row.pid_started_at / 1_000_000,
+                    created_at=moment(row.created_at),
+                    hold=Money(row.amount_n),
+                )
+            )
+    return found
+
+
+def _lives(pid: int, started_at: int) -> bool:
+    started = _started_at(pid)
+    return started is not None and abs(started - started_at) <= _START_TOLERANCE_US
+
+
+def _started_at(pid: int) -> int | None:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return round(process.create_time() * 1_000_000)
+    except psutil.Error:
+        return None
