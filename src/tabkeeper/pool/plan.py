@@ -9,7 +9,7 @@ waits beside a session that is free for them), stable, and punctual (nothing bec
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
+from heapq import merge
 
 from tabkeeper.clock import Instant
 from tabkeeper.pool.model import (
@@ -159,9 +159,12 @@ def _rival(view: View, lane: LaneView, session: Session, request: Request, now: 
 def _makes_room(view: View, lane: LaneView, provider: ProviderView, session: Session) -> bool:
     """Say whether the end of `session` removes every obstacle to one more session of the lane at the provider."""
     full = _obstacles(view, lane, provider)
-    return bool(full) and (
-        ("platform" not in full or session.lane.platform == lane.key.platform)
-        and ("provider" not in full or session.provider == provider.name)
+    return bool(full) and _frees(session, full, lane, provider)
+
+
+def _frees(session: Session, full: list[str], lane: LaneView, provider: ProviderView) -> bool:
+    return ("platform" not in full or session.lane.platform == lane.key.platform) and (
+        "provider" not in full or session.provider == provider.name
     )
 
 
@@ -170,6 +173,7 @@ def _makes_room(view: View, lane: LaneView, provider: ProviderView, session: Ses
 
 def _create(view: View, now: Instant, actions: list[Action]) -> None:
     """Cover waiting requests by creations, or by the places of sessions that end; best request first."""
+    _leave_places_not_needed(view, now)
     passed_over: set[Lane] = set()
     while (view.idle or view.vacating or view.spare or len(view.sessions) < view.rules.max_sessions) and (
         wanting := view.next_wanting(passed_over)
@@ -185,7 +189,7 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
             session = _new_session(view, lane, chosen, request, now)
             actions.append(Create(session))
             continue
-        victim = next((v for p in providers if (v := _victim(view, lane, p)) is not None), None)
+        victim = _victim(view, lane, providers)
         if victim is None:
             passed_over.add(key)
             if view.by_platform[key.platform] >= lane.rules.max_sessions and len(providers) == len(
@@ -196,6 +200,17 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
         if victim.state is State.IDLE:
             end_session(view, victim, "evicted", now, actions)
         view.cover(request, victim)
+
+
+def _leave_places_not_needed(view: View, now: Instant) -> None:
+    """Let nobody wait for a place to become free while there is room already: they ask again, in their order."""
+    if len(view.sessions) >= view.rules.max_sessions:
+        return
+    for session in list(view.placed.values()):
+        assert session.covers is not None
+        lane = view.lanes[session.covers.lane]
+        if any(not _obstacles(view, lane, provider) for provider in _usable(view, lane, now)):
+            view.uncover(session)
 
 
 def _usable(view: View, lane: LaneView, now: Instant) -> list[ProviderView]:
@@ -222,20 +237,24 @@ def _obstacles(view: View, lane: LaneView, provider: ProviderView) -> list[str]:
     return full
 
 
-def _victim(view: View, lane: LaneView, provider: ProviderView) -> Session | None:
+def _victim(view: View, lane: LaneView, providers: list[ProviderView]) -> Session | None:
     """Find a session whose place would make room: one that ends anyway, else the longest idle one that fits."""
-    full = _obstacles(view, lane, provider)
-    if "platform" in full:
-        idle: Iterable[Session] = chain.from_iterable(
-            other.idle.values() for other in view.lanes_of[lane.key.platform]
-        )
-    elif "provider" in full:
-        idle = provider.idle.values()
-    else:
-        idle = view.idle.values()
-    return next(
-        (s for s in chain(view.vacating.values(), idle) if _makes_room(view, lane, provider, s)), None
-    )
+    fulls = [(provider, _obstacles(view, lane, provider)) for provider in providers]
+    for session in view.vacating.values():
+        if any(_frees(session, full, lane, provider) for provider, full in fulls):
+            return session
+    for provider, full in fulls:
+        if "platform" in full:
+            lanes = view.lanes_of[lane.key.platform]
+            idle: Iterable[Session] = merge(*(v.idle.values() for v in lanes), key=lambda s: s.idle_since)
+        elif "provider" in full:
+            idle = provider.idle.values()
+        else:
+            idle = view.idle.values()
+        found = next((session for session in idle if _frees(session, full, lane, provider)), None)
+        if found is not None:
+            return found
+    return None
 
 
 def _new_session(

@@ -102,6 +102,8 @@ class View:
         """Sessions being created that are meant for nobody: their requests left."""
         self.vacating: dict[str, Session] = {}
         """Ending sessions whose place is meant for nobody yet."""
+        self.placed: dict[str, Session] = {}
+        """Ending sessions whose place is meant for somebody."""
         self.draining = False
         """No grants and no creations any more."""
         self.to_grant: set[Lane] = set()
@@ -242,6 +244,8 @@ class View:
         lane.spare.pop(session.id, None)
         self.spare.pop(session.id, None)
         self.vacating.pop(session.id, None)
+        if session.state in ENDING:
+            self.placed[session.id] = session
         request.covered_by = session
         session.covers = request
         self.promised_by_tenant[request.tenant] += 1
@@ -249,6 +253,7 @@ class View:
     def uncover(self, session: Session) -> None:
         """The session or place is free of its meaning: the best uncovered request of the lane takes it, if any."""
         request = session.covers
+        self.placed.pop(session.id, None)
         if request is not None:
             session.covers = None
             request.covered_by = None

@@ -1,0 +1,306 @@
+"""Random walks over a pool's board: clumsy callers, failing providers, whole seconds, and the judge beside every step.
+
+`Walk` has one method per event; the choice of what an event is about is a number, so that Hypothesis and a plain
+seeded generator can drive the same walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from types import ModuleType
+from typing import Any, TypeVar
+
+from tabkeeper.clock import VirtualClock
+from tabkeeper.pool import board as board_module
+from tabkeeper.pool import plan as plan_module
+from tabkeeper.pool import view as view_module
+from tabkeeper.pool.model import Action, Request, Rules, Session, State
+
+from . import reference
+from .builders import Table, a_view, platform_rules, pool_rules
+
+T = TypeVar("T")
+
+SHORT: dict[str, Any] = {
+    "session_ttl": 40.0,
+    "idle_timeout": 7.0,
+    "lease_timeout": 15.0,
+    "max_uses": 4,
+}
+"""Times of a platform in which everything becomes due within a short walk."""
+
+WORLDS: dict[str, Rules] = {
+    "the pool is the limit": pool_rules(
+        {"shop": platform_rules("hosted", **SHORT), "mail": platform_rules("hosted", **SHORT)},
+        max_sessions=3,
+        aging=10.0,
+        close_timeout=5.0,
+        leak_after=6.0,
+    ),
+    "a platform is the limit": pool_rules(
+        {
+            "shop": platform_rules("hosted", "local", max_sessions=2, **SHORT),
+            "mail": platform_rules("hosted", max_sessions=1, **SHORT),
+        },
+        max_sessions=6,
+        close_timeout=3.0,
+        owning_tenants=frozenset({"acme", "zorg"}),
+    ),
+    "a provider is the limit": pool_rules(
+        {
+            "shop": platform_rules("hosted", "local", **SHORT),
+            "mail": platform_rules("local", "hosted", **SHORT),
+            "maps": platform_rules("hosted", max_sessions=2, **SHORT),
+        },
+        max_sessions=8,
+        provider_limits={"hosted": 2, "local": 1},
+        close_timeout=4.0,
+        free_providers=frozenset({"local"}),
+        owning_tenants=frozenset({"zorg"}),
+    ),
+    "tenants are the limit": pool_rules(
+        {"shop": platform_rules("hosted", **SHORT), "mail": platform_rules("hosted", "local", **SHORT)},
+        max_sessions=4,
+        tenant_limits={"acme": 1, "zorg": 2},
+        tenant_weights={"acme": 3, "beta": 2},
+        close_timeout=5.0,
+        leak_after=4.0,
+        free_providers=frozenset({"local"}),
+    ),
+    "everything at once": pool_rules(
+        {
+            "shop": platform_rules("hosted", "local", max_sessions=3, **SHORT),
+            "mail": platform_rules("local", "hosted", max_sessions=2, **SHORT),
+            "maps": platform_rules("local", max_sessions=2, **(SHORT | {"idle_timeout": 20.0})),
+        },
+        max_sessions=5,
+        provider_limits={"hosted": 3, "local": 3},
+        tenant_limits={"acme": 2, "zorg": 1, "beta": 3},
+        tenant_weights={"zorg": 4},
+        owning_tenants=frozenset({"zorg"}),
+        free_providers=frozenset({"local"}),
+        aging=3.0,
+        close_timeout=2.0,
+        leak_after=5.0,
+    ),
+    "one place": pool_rules(
+        {"shop": platform_rules("hosted", **SHORT), "mail": platform_rules("hosted", **SHORT)},
+        max_sessions=1,
+        aging=2.0,
+        close_timeout=6.0,
+        owning_tenants=frozenset({"acme"}),
+        tenant_limits={"beta": 1},
+    ),
+}
+
+TENANTS = ("default", "acme", "beta", "zorg")
+TIMEOUTS = (0, 1, 2, 3, 5, 8, 13, 30)
+
+
+def pick(items: Sequence[T], number: int) -> T:
+    return items[number % len(items)]
+
+
+class Walk:
+    """One pool's life. `check` after every event; each event leaves its step booked unless it says otherwise."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        plan: ModuleType = plan_module,
+        view: ModuleType = view_module,
+        board: ModuleType = board_module,
+    ) -> None:
+        self._plan = plan
+        walk = self
+
+        class JudgedBoard(board.MemoryBoard):  # type: ignore[name-defined,misc]
+            """A board whose every plan is judged."""
+
+            def _step(self) -> None:
+                facts = walk.judge.before()
+                seen = len(walk.table.log)
+                super()._step()
+                walk.judge.judge(facts, walk.table.log[seen:], walk.table.now)
+
+        self.table = Table(
+            rules,
+            make_view=lambda given: a_view(given, view.View),
+            make_board=JudgedBoard,
+            clock=VirtualClock(),
+        )
+        self.judge = reference.Judge(self.table.view)
+        self.requests: list[Request] = []
+        self.old_leases: list[tuple[Session, int]] = []
+        self.steps = 0
+
+    # ── events ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ask(self, number: int, priority: int) -> None:
+        rules = self.table.rules
+        tenant = pick(TENANTS, number)
+        platform = pick(sorted(rules.platforms), number // 4)
+        timeout = pick(TIMEOUTS, number // 16)
+        view = self.table.view
+        if all(other.tenant != tenant for other in view.requests.values()):
+            self.judge.shares.came(tenant)
+        lease_seconds = float(pick((15, 9, 3), number // 128))
+        request = self.table.ask(
+            platform,
+            tenant=tenant,
+            priority=priority,
+            timeout=timeout,
+            lease_seconds=lease_seconds,
+            settle=False,
+        )
+        self.requests.append(request)
+
+    def withdraw(self, number: int) -> None:
+        """Somebody leaves; now and then somebody who has left already."""
+        waiting = [r for r in self.requests if r.waiting]
+        if number % 8 == 0 and self.requests:
+            self.table.withdraw(pick(self.requests, number // 8))
+        elif waiting:
+            self.table.withdraw(pick(waiting, number))
+
+    def creation_ends(self, number: int, how: int) -> None:
+        if not self.table.creating:
+            return
+        session = pick(list(self.table.creating.values()), number)
+        match how % 8:
+            case 0:
+                self.table.failed(session, wait=float(number % 4))
+            case 1:
+                self.table.denied(session, wait=float(1 + number % 6))
+            case 2:
+                self.table.denied(session, wait=float(1 + number % 6), only_free=True)
+            case 3:
+                self.table.board.held(session, float(2 + number % 20))
+                self.table.ready(session)
+            case _:
+                self.table.ready(session)
+
+    def release(self, number: int, how: int) -> None:
+        if not self.table.lent:
+            return
+        session = self.table.view.sessions[pick(list(self.table.lent), number)]
+        _, use = self.table.lent[session.id]
+        assert self.table.release(session, keep=how % 4 != 0), "a holder's own release was refused"
+        self.old_leases.append((session, use))
+
+    def release_late(self, number: int) -> None:
+        """Release what was released or reclaimed before."""
+        if self.old_leases:
+            session, use = pick(self.old_leases, number)
+            before = reference.fingerprint(self.table.view)
+            assert not self.table.board.released(session, use, keep=True, reason="late")
+            assert reference.fingerprint(self.table.view) == before, "a late release changed something"
+
+    def goes_wrong(self, number: int, how: int) -> None:
+        """A session is found dead, or somebody closes it, whatever its state."""
+        sessions = list(self.table.view.sessions.values())
+        if not sessions:
+            return
+        session = pick(sessions, number)
+        ending = session.state in {State.DRAINING, State.LOST}
+        creating = session.state is State.CREATING
+        told = self.table.board.lost if how % 2 else self.table.board.end
+        assert told(session, "wrong") is not ending
+        if creating and how % 4 < 2:
+            # Its creation ends badly as well: nobody else may be blamed for it.
+            meant = session.covers
+            failures = meant.failures if meant else 0
+            blamed = self.table.failed(session)
+            self.table.closing.pop(session.id, None)
+            assert blamed is None, (
+                f"{blamed} is blamed for {session}, whose creation was not meant for it any more"
+            )
+            assert meant is None or meant.failures == failures
+        elif creating:
+            self.table.creating.pop(session.id, None)
+
+    def closed(self, number: int) -> None:
+        """An end is confirmed; perhaps long after its place was given up."""
+        ends = [*self.table.closing.values(), *self.table.given_up.values()]
+        if ends:
+            self.table.closed(pick(ends, number))
+
+    def money_freed(self) -> None:
+        self.table.board.money_freed()
+
+    def drain(self) -> None:
+        self.table.board.drain()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass second by second; what must hold at every instant is looked at on each, and in between."""
+        for _ in range(int(seconds * 2)):
+            self.table.pass_time(0.5)
+            self.check()
+
+    def settle(self) -> None:
+        self.table.loop.settle()
+        self.check()
+
+    # ── judgement ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def check(self) -> None:
+        self.table.loop.settle()
+        view, now = self.table.view, self.table.now
+        reference.check_all(view, now)
+        lent = {
+            (s.id, s.covers.id, s.uses)
+            for s in view.sessions.values()
+            if s.state is State.LEASED and s.covers
+        }
+        ours = {(which, request.id, use) for which, (request, use) in self.table.lent.items()}
+        assert lent == ours, f"the view has lent {lent}, we hold {ours}"
+        for request in self.requests:
+            fate = self.table.fate.get(request.id)
+            assert (fate is None) == request.waiting, f"{request}: {fate}"
+            assert request.waiting == (request.id in view.requests), f"{request} is lost"
+        if self.steps % 2:  # not always: an extra plan must not be what keeps the pool going
+            self.check_still(now, "is not stable")
+            wake = self._plan.wake_at(view)
+            assert wake > now, f"woken at {wake}, which is not after {now}"
+            for at in (now + 0.5, now + 1, (now + wake) / 2, wake - 0.25):
+                if now < at < wake and at < float("inf"):
+                    self.check_still(at, f"is not punctual: wakes at {wake}, but at {at}")
+        if len(self.requests) > 64:
+            self.requests = [r for r in self.requests if r.waiting] + self.requests[-8:]
+            self.old_leases = self.old_leases[-32:]
+        self.steps += 1
+
+    def check_still(self, at: float, what: str) -> None:
+        view = self.table.view
+        before = reference.fingerprint(view)
+        actions: list[Action] = self._plan.plan(view, at)
+        assert not actions, f"the plan {what}: {actions}"
+        assert reference.fingerprint(view) == before, f"the plan {what}: the view changed without an action"
+
+    # ── a plain seeded walk ────────────────────────────────────────────────────────────────────────────────────────
+
+    def stroll(self, chance: Random, steps: int) -> None:
+        """Make `steps` random steps."""
+        big = 1 << 16
+        draw = chance.randrange
+        events: list[tuple[int, Callable[[], None]]] = [
+            (30, lambda: self.ask(draw(big), draw(-1, 4))),
+            (4, lambda: self.withdraw(draw(big))),
+            (24, lambda: self.creation_ends(draw(big), draw(big))),
+            (22, lambda: self.release(draw(big), draw(big))),
+            (3, lambda: self.release_late(draw(big))),
+            (3, lambda: self.goes_wrong(draw(big), draw(big))),
+            (16, lambda: self.closed(draw(big))),
+            (16, lambda: self.pass_time(draw(1, 4))),
+            (2, lambda: self.pass_time(draw(4, 12))),
+            (2, self.money_freed),
+        ]
+        kinds = [event for _, event in events]
+        weights = [weight for weight, _ in events]
+        for event in chance.choices(kinds, weights, k=steps):
+            event()
+            if draw(4):
+                self.settle()  # else the next event finds the step still booked
+        self.settle()
