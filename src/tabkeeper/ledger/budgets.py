@@ -23,6 +23,26 @@ _OPEN_WINDOW = (
     "SELECT b.id, :start, :end, CAST(:label AS TEXT), b.mode, b.limit_n FROM budget b "
     "WHERE b.id = :b AND b.effective_to IS NULL ON CONFLICT (budget_id, start_at) DO NOTHING"
 )
+# Whether the change just made crossed a threshold: asked in the same statement, as it rarely did.
+_CROSSES = (
+    "EXISTS (SELECT 1 FROM window_threshold t WHERE t.window_id = budget_window.id "
+    "AND t.amount_n > {after} - {change} AND t.amount_n <= {after})"
+)
+_COMMITTED = "(budget_window.held_n + budget_window.spent_n)"
+_ADMIT = (
+    "UPDATE budget_window SET held_n = held_n + :a WHERE id = :w AND budget_id = :b "
+    "AND (mode = 'soft' OR :a = 0 OR held_n + spent_n + :a <= limit_n) RETURNING held_n, spent_n, "
+    + _CROSSES.format(after=_COMMITTED, change=":a")
+    + " AS crosses"
+)
+_POST = (
+    "UPDATE budget_window SET held_n = held_n + :h, spent_n = spent_n + :s, forced_n = forced_n + :f "
+    "WHERE id = :w RETURNING held_n, spent_n, ("
+    + _CROSSES.format(after="budget_window.spent_n", change=":s")
+    + " OR "
+    + _CROSSES.format(after=_COMMITTED, change="(:h + :s)")
+    + ") AS crosses"
+)
 # The share lock keeps the budget's version from being closed while its window is made.
 _OPEN_WINDOW_POSTGRES = _OPEN_WINDOW.replace("ON CONFLICT", "FOR SHARE OF b ON CONFLICT")
 
@@ -186,9 +206,7 @@ def admit(tx: Transaction, places: Sequence[Place], amount: int, session_id: str
     taken: list[tuple[Place, Any]] = []
     for place in places:
         after = tx.row(
-            "UPDATE budget_window SET held_n = held_n + :a WHERE id = :w AND budget_id = :b "
-            "AND (mode = 'soft' OR :a = 0 OR held_n + spent_n + :a <= limit_n) "
-            "RETURNING held_n, spent_n, limit_n",
+            _ADMIT,
             a=amount,
             w=place.window_id,
             b=place.budget.id,
@@ -203,6 +221,8 @@ def admit(tx: Transaction, places: Sequence[Place], amount: int, session_id: str
             return _denied(tx, place, amount, session_id, at)
         taken.append((place, after))
     for place, after in taken:
+        if not after.crosses:
+            continue
         committed = after.held_n + after.spent_n
         tell_crossings(tx, place.window_id, "committed", before=committed - amount, after=committed, at=at)
     return None
@@ -241,14 +261,15 @@ def _denied(tx: Transaction, place: Place, amount: int, session_id: str, at: int
 def post(tx: Transaction, window_id: int, *, d_held: int, d_spent: int, d_forced: int, at: int) -> None:
     """Change a window's balances without asking; the entry's posting is the caller's to write."""
     after = tx.row(
-        "UPDATE budget_window SET held_n = held_n + :h, spent_n = spent_n + :s, forced_n = forced_n + :f "
-        "WHERE id = :w RETURNING held_n, spent_n",
+        _POST,
         h=d_held,
         s=d_spent,
         f=d_forced,
         w=window_id,
     )
     assert after is not None, f"posting to window {window_id}, which does not exist"
+    if not after.crosses:
+        return
     tell_crossings(tx, window_id, "spent", before=after.spent_n - d_spent, after=after.spent_n, at=at)
     committed = after.held_n + after.spent_n
     tell_crossings(tx, window_id, "committed", before=committed - d_held - d_spent, after=committed, at=at)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,27 @@ def digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def hold(tx: Transaction, books: Books, ask: Payload) -> Denial | Row[Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A hold as the database has it."""
+
+    rate_card_id: int
+    amount_n: int
+    max_us: int
+    held_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A session's end as the database has it."""
+
+    cost_n: int
+    idle_n: int
+    rounding_n: int
+
+
+def hold(tx: Transaction, books: Books, ask: Payload) -> Denial | Held:
     """Set aside a session's worst case in all its windows, or return which refused.
 
     Raises:
@@ -72,11 +92,14 @@ def hold(tx: Transaction, books: Books, ask: Payload) -> Denial | Row[Any]:
         **{k: ask[k] for k in ("session_id", "rate_card_id", "amount_n", "held_us", "at", "expires_at")},
     )
     entry_id = _entry(tx, f"hold:{session_id}", payload_hash, "hold", session_id, effective_at=at, at=at)
-    for place in places:
-        _posting(tx, entry_id, place.window_id, d_held=amount)
-    row = _hold_row(tx, session_id)
-    assert row is not None
-    return row
+    _postings(tx, entry_id, [place.window_id for place in places], d_held=amount)
+    return Held(
+        rate_card_id=ask["rate_card_id"],
+        amount_n=amount,
+        max_us=ask["held_us"],
+        held_at=at,
+        expires_at=ask["expires_at"],
+    )
 
 
 _SESSION_COLUMNS = (
@@ -118,9 +141,10 @@ def void(tx: Transaction, op: Payload) -> None:
         at=at,
         reason=op["reason"],
     )
-    for window in _held_windows(tx, session_id):
-        post(tx, window.window_id, d_held=-window.d_held_n, d_spent=0, d_forced=0, at=at)
-        _posting(tx, entry_id, window.window_id, d_held=-window.d_held_n)
+    windows = _held_windows(tx, session_id)
+    for window_id in windows:
+        post(tx, window_id, d_held=-found.amount_n, d_spent=0, d_forced=0, at=at)
+    _postings(tx, entry_id, windows, d_held=-found.amount_n)
     tx.run("UPDATE hold SET state = 'voided', resolved_at = :at WHERE session_id = :s", at=at, s=session_id)
     tx.run(
         "UPDATE session SET state = 'void', ended_at = :at, close_reason = :reason WHERE id = :s",
@@ -130,7 +154,7 @@ def void(tx: Transaction, op: Payload) -> None:
     )
 
 
-def settle(tx: Transaction, books: Books, op: Payload) -> Row[Any]:
+def settle(tx: Transaction, books: Books, op: Payload) -> Settled:
     """Book what a session cost, once; asked again, return what was booked. See `Ledger.settle`."""
     session_id, at = op["session_id"], op["at"]
     found = _hold_row(tx, session_id, lock=True)
@@ -141,7 +165,7 @@ def settle(tx: Transaction, books: Books, op: Payload) -> Row[Any]:
     payload_hash = digest({k: op[k] for k in ("seconds_us", "proxy_bytes", "quality")})
     if found.state != "open":
         _check_settled(tx, found, op, payload_hash)
-        return _session_row(tx, session_id)
+        return _settled(tx, session_id)
     bill = draw_up(tx, books.prices, found, op)
     cost = bill.cost.nanos
     entry_id = _entry(
@@ -159,12 +183,12 @@ def settle(tx: Transaction, books: Books, op: Payload) -> Row[Any]:
     bill.write(tx, entry_id)
     windows = _held_windows(tx, session_id)
     forced = max(0, cost - found.amount_n)
-    for window in windows:
-        post(tx, window.window_id, d_held=-window.d_held_n, d_spent=cost, d_forced=forced, at=at)
-        _posting(tx, entry_id, window.window_id, d_held=-window.d_held_n, d_spent=cost, d_forced=forced)
+    for window_id in windows:
+        post(tx, window_id, d_held=-found.amount_n, d_spent=cost, d_forced=forced, at=at)
+    _postings(tx, entry_id, windows, d_held=-found.amount_n, d_spent=cost, d_forced=forced)
     tx.run("UPDATE hold SET state = 'settled', resolved_at = :at WHERE session_id = :s", at=at, s=session_id)
     _tell_troubles(tx, op, bill, forced, at)
-    return _session_row(tx, session_id)
+    return Settled(cost_n=cost, idle_n=bill.idle.nanos, rounding_n=bill.rounding.nanos)
 
 
 def _tell_troubles(tx: Transaction, op: Payload, bill: Bill, forced: int, at: int) -> None:
@@ -209,7 +233,7 @@ def _check_settled(tx: Transaction, found: Row[Any], op: Payload, payload_hash: 
         )
 
 
-def _same_hold(found: Row[Any], payload_hash: str, facts: Mapping[str, Any]) -> Row[Any]:
+def _same_hold(found: Row[Any], payload_hash: str, facts: Mapping[str, Any]) -> Held:
     if found.payload_hash != payload_hash:
         mine = {"platform": found.platform, "provider": found.provider, "tenant": found.tenant}
         differs = [key for key, value in mine.items() if facts[key] != value] or [
@@ -221,7 +245,13 @@ def _same_hold(found: Row[Any], payload_hash: str, facts: Mapping[str, Any]) -> 
         )
     if found.state != "open":
         raise IdempotencyConflictError(f"the hold of session {found.session_id} is {found.state} already")
-    return found
+    return Held(
+        rate_card_id=found.rate_card_id,
+        amount_n=found.amount_n,
+        max_us=found.max_us,
+        held_at=found.held_at,
+        expires_at=found.expires_at,
+    )
 
 
 def _hold_row(tx: Transaction, session_id: str, *, lock: bool = False) -> Row[Any] | None:
@@ -237,18 +267,20 @@ _HOLD = (
 )
 
 
-def _session_row(tx: Transaction, session_id: str) -> Row[Any]:
-    row = tx.row("SELECT id, cost_n, idle_n, rounding_n FROM session WHERE id = :s", s=session_id)
+def _settled(tx: Transaction, session_id: str) -> Settled:
+    row = tx.row("SELECT cost_n, idle_n, rounding_n FROM session WHERE id = :s", s=session_id)
     assert row is not None
-    return row
+    return Settled(cost_n=row.cost_n, idle_n=row.idle_n, rounding_n=row.rounding_n)
 
 
-def _held_windows(tx: Transaction, session_id: str) -> list[Row[Any]]:
-    return tx.rows(
-        "SELECT p.window_id, p.d_held_n FROM entry e JOIN posting p ON p.entry_id = e.id "
+def _held_windows(tx: Transaction, session_id: str) -> list[int]:
+    """Return the windows that a hold counts in, in order of their ids."""
+    rows = tx.rows(
+        "SELECT p.window_id FROM entry e JOIN posting p ON p.entry_id = e.id "
         "WHERE e.session_id = :s AND e.kind = 'hold' ORDER BY p.window_id",
         s=session_id,
     )
+    return [row.window_id for row in rows]
 
 
 def _entry(
@@ -281,14 +313,17 @@ def _entry(
     return int(row.id)
 
 
-def _posting(
-    tx: Transaction, entry_id: int, window_id: int, *, d_held: int, d_spent: int = 0, d_forced: int = 0
+def _postings(
+    tx: Transaction,
+    entry_id: int,
+    windows: Sequence[int],
+    *,
+    d_held: int,
+    d_spent: int = 0,
+    d_forced: int = 0,
 ) -> None:
-    tx.run(
-        "INSERT INTO posting (entry_id, window_id, d_held_n, d_spent_n, d_forced_n) VALUES (:e, :w, :h, :sp, :f)",
-        e=entry_id,
-        w=window_id,
-        h=d_held,
-        sp=d_spent,
-        f=d_forced,
-    )
+    if windows:
+        tx.many(
+            "INSERT INTO posting (entry_id, window_id, d_held_n, d_spent_n, d_forced_n) VALUES (:e, :w, :h, :sp, :f)",
+            [{"e": entry_id, "w": w, "h": d_held, "sp": d_spent, "f": d_forced} for w in windows],
+        )

@@ -114,8 +114,9 @@ class Bill:
             theirs["bytes"] += lease.bytes
         for tenant in sorted(by_tenant):
             tx.run(_ADD_HOUR, tenant=tenant, **where, **by_tenant[tenant])
-        for line in self.lines:
-            tx.run(_ADD_LINE, tenant=self.hold.tenant, **where, **_line_values(line))
+        if self.lines:
+            common = {"tenant": self.hold.tenant, **where}
+            tx.many(_ADD_LINE, [{**common, **_line_values(line)} for line in self.lines])
 
 
 def _line_values(line: Line) -> dict[str, Any]:
