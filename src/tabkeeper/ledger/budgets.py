@@ -30,13 +30,13 @@ _CROSSES = (
 )
 _COMMITTED = "(budget_window.held_n + budget_window.spent_n)"
 _ADMIT = (
-    "UPDATE budget_window SET held_n = held_n + :a WHERE id = :w AND budget_id = :b "
+    "UPDATE budget_window SET held_n = held_n + :a WHERE id = :w AND budget_id = :b "  # noqa: S608 - our names
     "AND (mode = 'soft' OR :a = 0 OR held_n + spent_n + :a <= limit_n) RETURNING held_n, spent_n, "
     + _CROSSES.format(after=_COMMITTED, change=":a")
     + " AS crosses"
 )
 _POST = (
-    "UPDATE budget_window SET held_n = held_n + :h, spent_n = spent_n + :s, forced_n = forced_n + :f "
+    "UPDATE budget_window SET held_n = held_n + :h, spent_n = spent_n + :s, forced_n = forced_n + :f "  # noqa: S608
     "WHERE id = :w RETURNING held_n, spent_n, ("
     + _CROSSES.format(after="budget_window.spent_n", change=":s")
     + " OR "
