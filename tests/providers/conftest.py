@@ -178,11 +178,14 @@ def owner(state_dir: Path) -> Iterator[Callable[..., Owner]]:
         process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("owner.py")), str(state_dir), mode, isolation],
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
         )
         assert process.stdout is not None
-        facts = json.loads(process.stdout.readline())
+        line = process.stdout.readline()
+        if not line:
+            process.stdout.close()
+            pytest.fail(f"the owner ended with status {process.wait(10)} before it owned anything")
+        facts = json.loads(line)
         facts["run_dir"] = Path(facts["run_dir"])
         started.append(Owner(process, **facts))
         return started[-1]

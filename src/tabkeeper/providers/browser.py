@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from tabkeeper.providers.chromium import last_words
+from tabkeeper.providers.watchdog import browsers_in
 
 _log = logging.getLogger(__name__)
 _ENDPOINT = re.compile(rb"DevTools listening on (ws://\S+)\s")
@@ -144,6 +145,7 @@ class Browser:
             async with asyncio.timeout(_KILL_SECONDS):
                 await self._ended.wait()
                 await self._group_gone()
+                await self._strays_gone()
                 gone = True
         self._close_fds()
         return gone
@@ -164,6 +166,14 @@ class Browser:
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.1)
+
+    async def _strays_gone(self) -> None:
+        """Kill what left the group: while it starts, Chromium forks copies of itself into groups of their own."""
+        while strays := await asyncio.to_thread(browsers_in, str(self.folder)):
+            for pid in strays:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0.005)
 
     def _watch(self) -> None:
         if sys.platform == "linux":
