@@ -1,0 +1,4 @@
+"""The demo: a pool of real browsers, a day's traffic in a minute, a budget that runs out, and proof that all held.
+
+It uses the public face of Tabkeeper as any program would; nothing else in the package imports it.
+"""
