@@ -1,3 +1,70 @@
-"""Tabkeeper: a cost-aware pool of browser sessions with a budget ledger that cannot be overspent."""
+"""Tabkeeper: a cost-aware pool of browser sessions with a budget ledger that cannot be overspent.
+
+>>> from tabkeeper import SessionPool
+>>> async with SessionPool.from_file("tabkeeper.toml") as pool:                 # doctest: +SKIP
+...     async with pool.get_session("web") as session:
+...         page = await session.new_page()
+"""
+
+from tabkeeper.config import (
+    BudgetSettings,
+    LedgerSettings,
+    PlatformSettings,
+    PoolConfig,
+    PoolSettings,
+    ProviderSettings,
+    RateSettings,
+    TenantSettings,
+    load_config,
+)
+from tabkeeper.errors import (
+    BudgetExceededError,
+    ConfigError,
+    LeaseLostError,
+    LedgerError,
+    LedgerUnavailableError,
+    PoolClosedError,
+    PoolError,
+    ProviderError,
+    QueueFullError,
+    QueueTimeoutError,
+    SessionCreationError,
+    SessionTimeoutError,
+    TabkeeperError,
+)
+from tabkeeper.money import Money
+from tabkeeper.pool.lease import Lease, LeaseRequest
+from tabkeeper.pool.pool import SessionPool
+from tabkeeper.pool.stats import PoolStats
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BudgetExceededError",
+    "BudgetSettings",
+    "ConfigError",
+    "Lease",
+    "LeaseLostError",
+    "LeaseRequest",
+    "LedgerError",
+    "LedgerSettings",
+    "LedgerUnavailableError",
+    "Money",
+    "PlatformSettings",
+    "PoolClosedError",
+    "PoolConfig",
+    "PoolError",
+    "PoolSettings",
+    "PoolStats",
+    "ProviderError",
+    "ProviderSettings",
+    "QueueFullError",
+    "QueueTimeoutError",
+    "RateSettings",
+    "SessionCreationError",
+    "SessionPool",
+    "SessionTimeoutError",
+    "TabkeeperError",
+    "TenantSettings",
+    "load_config",
+]

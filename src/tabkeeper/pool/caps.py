@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from tabkeeper.ledger.rates import RateCard, accrued
-from tabkeeper.money import ZERO, Money
+from tabkeeper.money import Money
 
 
-def affordable_seconds(card: RateCard, start_age: float, age: float, cap: Money, longest: float) -> float:
-    """Return for how many seconds from `age` on a lease that began at `start_age` may run within `cap`.
+def not_the_leases(card: RateCard, start_age: float, *, first: bool) -> Money:
+    """Return what a session had accrued before a lease that is not the lease's to pay.
+
+    The fee and minimum that are due from the first instant belong to the session's first lease; what accrued
+    while it was being created, or between leases, is idle cost.
+    """
+    before = accrued(card, start_age)
+    return before - accrued(card, 0) if first else before
+
+
+def affordable_seconds(card: RateCard, age: float, before: Money, cap: Money, longest: float) -> float:
+    """Return for how many seconds from `age` on a lease may run within `cap`.
 
     Args:
         card: the session's price list; its accrued cost never falls.
-        start_age: age from which the session's cost is the lease's, in seconds (0 for a session's first lease).
-        age: the session's age now.
+        age: the session's age now, in seconds.
+        before: what the session had accrued that is not the lease's (see `not_the_leases`).
         cap: most that the lease may cost.
         longest: an upper bound in seconds.
 
     Returns:
         Whole milliseconds as seconds; 0 if not even a moment fits.
     """
-    start = accrued(card, start_age) if start_age > 0 else ZERO
     fits, breaks = 0, int(longest * 1000) + 1
     while breaks - fits > 1:
         middle = (fits + breaks) // 2
-        if accrued(card, age + middle / 1000) - start <= cap:
+        if accrued(card, age + middle / 1000) - before <= cap:
             fits = middle
         else:
             breaks = middle

@@ -27,7 +27,7 @@ from tabkeeper.ledger.types import LeaseUsage
 from tabkeeper.money import ZERO, Money
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.browser import SessionBrowser, Trouble
-from tabkeeper.pool.caps import affordable_seconds
+from tabkeeper.pool.caps import affordable_seconds, not_the_leases
 from tabkeeper.pool.lease import HEALTH_COST, Holding, Lease
 from tabkeeper.pool.model import Lane, Request, Session, State
 from tabkeeper.pool.sessions import Running, Sessions
@@ -198,7 +198,8 @@ class Leases:
         assert running.hold is not None
         first = running.session.uses == 1
         longest = running.session.lease_ends - now
-        seconds = affordable_seconds(running.hold.card, 0.0 if first else age, age, ask.max_cost, longest)
+        before = not_the_leases(running.hold.card, age, first=first)
+        seconds = affordable_seconds(running.hold.card, age, before, ask.max_cost, longest)
         if seconds <= 0:
             return False
         running.session.lease_ends = min(running.session.lease_ends, now + seconds)
@@ -209,13 +210,13 @@ class Leases:
     def _unaffordable(self, ask: Ask, running: Running, age: float) -> BudgetExceededError:
         assert ask.max_cost is not None
         assert running.hold is not None
-        start = ZERO if running.session.uses == 1 else accrued(running.hold.card, age)
+        before = not_the_leases(running.hold.card, age, first=running.session.uses == 1)
         return BudgetExceededError(
             budget="max_cost",
             limit=ask.max_cost,
             spent=ZERO,
             held=ZERO,
-            needed=accrued(running.hold.card, age + 1) - start,
+            needed=accrued(running.hold.card, age + 1) - before,
             resets_at=None,
             subject=f'one second of a lease on "{ask.platform}" at {running.session.provider}',
         )
@@ -270,8 +271,8 @@ class Leases:
         if running is None or running.hold is None:
             return ZERO
         age = self._clock.monotonic() - running.sent_at
-        start = ZERO if holding.use == 1 else accrued(running.hold.card, holding.start_age)
-        return accrued(running.hold.card, age) - start
+        before = not_the_leases(running.hold.card, holding.start_age, first=holding.use == 1)
+        return accrued(running.hold.card, age) - before
 
     def hurt(self, holding: Holding, kind: Trouble, error: BaseException) -> None:
         """See `lease.Host`."""

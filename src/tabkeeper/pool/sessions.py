@@ -221,13 +221,19 @@ class Sessions:
         try:
             async with asyncio.timeout(self._config.pool.create_timeout.total_seconds()):
                 return await self._providers[session.provider].create(spec)
-        except TimeoutError:
+        except (TimeoutError, OutcomeUnknownError) as unknown:
             seconds = self._config.pool.create_timeout.total_seconds()
-            error: ProviderError = OutcomeUnknownError(session.provider, f"no session within {seconds:g} s")
-            await self._resolve_unknown(running)
-        except OutcomeUnknownError as unknown:
-            error = unknown
-            await self._resolve_unknown(running)
+            error: ProviderError = (
+                unknown
+                if isinstance(unknown, OutcomeUnknownError)
+                else OutcomeUnknownError(session.provider, f"no session within {seconds:g} s")
+            )
+            adopted = await self._look_up(session)
+            if adopted is not None:
+                log.warning(
+                    "session %s was created though its call failed (%s); it is used", session.id, error
+                )
+                return adopted
         except ProviderError as failed:
             error = failed
             await self._void(session, f"not created: {type(failed).__name__}")
@@ -269,26 +275,29 @@ class Sessions:
     def _rules_of(self, session: Session) -> PlatformRules:
         return self.board.view.rules.platforms[session.lane.platform]
 
-    async def _resolve_unknown(self, running: Running) -> None:
-        """Look a session up whose create call was not answered, end it if it exists, and account for it."""
-        session = running.session
+    async def _look_up(self, session: Session) -> RemoteSession | None:
+        """Find a session whose create call got no answer. If there is none, account for what it may have cost."""
         provider = self._providers[session.provider]
-        proven_absent = False
-        if provider.capabilities.list_by_label:
+        for wait in (0.5, 1.0, 2.0, 4.0, None) if provider.capabilities.list_by_label else ():
             try:
-                found = [remote for remote in await provider.list(session.id) if remote.label == session.id]
-                for remote in found:
-                    await provider.close(remote.provider_session_id)
-                # Only a provider on this machine can be sure that nothing appears later.
-                proven_absent = not found and provider.capabilities.host_bound
+                found = await provider.list(session.id)
             except ProviderError as error:
                 log.warning(
-                    "session %s could not be looked up at %r: %s", session.id, session.provider, error
+                    "session %s cannot be looked up at %r yet: %s", session.id, session.provider, error
                 )
-        if proven_absent:
-            await self._void(session, "not created: timed out")
-        else:
-            await self._settle_orphan(session, "creation timed out")
+                if wait is not None:
+                    await asyncio.sleep(wait)
+                continue
+            for remote in found:
+                if remote.label == session.id:
+                    return remote
+            # Only a provider on this machine can be sure that nothing appears later.
+            if provider.capabilities.host_bound:
+                await self._void(session, "not created: no answer")
+                return None
+            break
+        await self._settle_orphan(session, "creation was not answered")
+        return None
 
     async def _abandon(self, running: Running) -> None:
         """Clean up after a creation that the pool itself cancelled."""
@@ -296,8 +305,12 @@ class Sessions:
 
     async def _abandoned(self, running: Running) -> None:
         if running.hold is not None:
-            await self._resolve_unknown(running)
-        self._gone(running)
+            running.remote = await self._look_up(running.session)
+        running.creating = None
+        if running.remote is not None:
+            await self._close(running)
+        else:
+            self._gone(running)
 
     def _gone(self, running: Running) -> None:
         self.running.pop(running.session.id, None)

@@ -1,0 +1,276 @@
+"""Faults of design section 8 with a real Chromium, a real database file and real kills, each named by its letter."""
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from playwright.async_api import Error as PlaywrightError
+from sqlalchemy import text
+
+from tabkeeper.config import PoolConfig, ProviderSettings, parse_config
+from tabkeeper.errors import BudgetExceededError, LeaseLostError
+from tabkeeper.pool.pool import SessionPool
+from tabkeeper.providers.chromium import find_browser
+from tabkeeper.providers.local import LocalProvider
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+PAGE = "data:text/html,<title>here</title><p>hello"
+
+
+def config(tmp_path: Path, *, budgets: list[dict[str, Any]] | None = None, **pool: Any) -> PoolConfig:
+    return parse_config(
+        {
+            "pool": {"max_sessions": 2, **pool},
+            "ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"},
+            "providers": {"local": {"kind": "local", "rates": {"per_hour": "1.00"}}},
+            "platforms": {"web": {"retry_base": "50ms"}},
+            "budgets": budgets or [],
+        }
+    )
+
+
+def local(tmp_path: Path, **settings: Any) -> LocalProvider:
+    return LocalProvider("local", ProviderSettings(kind="local", **settings), state_dir=tmp_path / "state")
+
+
+def browsers(tmp_path: Path) -> list[psutil.Process]:
+    """Every living process that works in the test's directory."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if (
+            str(tmp_path) in line
+            and "--user-data-dir" in line
+            and process.info["status"] != psutil.STATUS_ZOMBIE
+        ):
+            found.append(process)
+    return found
+
+
+async def gone(tmp_path: Path, seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while browsers(tmp_path):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.05)
+    return True
+
+
+async def clean_verdict(pool: SessionPool) -> list[str]:
+    await pool._ledger.flush()
+    return [f"{v.name}: {v.meaning}" for v in await pool._ledger.verify()]
+
+
+@pytest.mark.parametrize("isolation", ["context", "process"])
+async def test_a_page_is_opened_and_the_next_lease_sees_nothing_of_it(tmp_path: Path, isolation: str) -> None:
+    async with SessionPool(
+        config(tmp_path, max_sessions=1), providers={"local": local(tmp_path, isolation=isolation)}
+    ) as pool:
+        async with pool.get_session("web", tenant="one") as first:
+            page = await first.new_page()
+            await page.goto(PAGE)
+            assert await page.title() == "here"
+            await (await first.context()).add_cookies(
+                [{"name": "who", "value": "one", "url": "http://127.0.0.1/"}]
+            )
+        async with pool.get_session("web", tenant="two") as second:
+            assert second.session_id == first.session_id
+            assert await (await second.context()).cookies() == []
+            assert [page for context in (await second.browser()).contexts for page in context.pages] == []
+        assert await clean_verdict(pool) == []
+    assert await gone(tmp_path)
+
+
+async def test_fault_d_chromium_killed_under_a_lease(tmp_path: Path) -> None:
+    async with SessionPool(
+        config(tmp_path), providers={"local": local(tmp_path, isolation="process")}
+    ) as pool:
+        lease = await pool.get_session("web")
+        page = await lease.new_page()
+        running = pool._sessions.running[lease.session_id]
+        assert running.remote is not None
+        assert running.remote.pid is not None
+
+        async def work(_: Any) -> None:
+            await page.goto(PAGE)
+            await page.wait_for_selector("#never", timeout=60_000)
+
+        using = asyncio.ensure_future(lease.use(work))
+        await asyncio.sleep(0.05)
+        os.kill(running.remote.pid, signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(LeaseLostError):
+            await using
+        assert time.monotonic() - began < 5
+        with pytest.raises(LeaseLostError):
+            await lease.new_page()
+        async with pool.get_session("web") as fresh:
+            assert fresh.session_id != lease.session_id
+            await (await fresh.new_page()).goto(PAGE)
+        await lease.release()
+        assert pool.stats().lost == 1
+        assert await clean_verdict(pool) == []
+
+
+async def test_fault_d_no_request_ever_gets_a_browser_that_was_killed_while_idle(tmp_path: Path) -> None:
+    async with SessionPool(
+        config(tmp_path), providers={"local": local(tmp_path, isolation="process")}
+    ) as pool:
+        for _ in range(3):
+            async with pool.get_session("web") as lease:
+                running = pool._sessions.running[lease.session_id]
+                assert running.remote is not None
+                pid = running.remote.pid
+                assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            # The kernel, not our event loop, says when it is dead: the loop has had no chance to hear of it.
+            psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=0.3)
+            async with pool.get_session("web") as fresh:
+                assert fresh.session_id != lease.session_id
+                await (await fresh.new_page()).goto(PAGE)
+
+
+async def test_fault_d_a_raw_page_in_a_with_block_ends_in_lease_lost(tmp_path: Path) -> None:
+    async with SessionPool(
+        config(tmp_path), providers={"local": local(tmp_path, isolation="process")}
+    ) as pool:
+        with pytest.raises(LeaseLostError) as caught:
+            async with pool.get_session("web") as lease:
+                page = await lease.new_page()
+                running = pool._sessions.running[lease.session_id]
+                assert running.remote is not None
+                assert running.remote.pid is not None
+                os.kill(running.remote.pid, signal.SIGKILL)
+                await page.wait_for_selector("#never", timeout=20_000)
+        assert isinstance(caught.value.__cause__, PlaywrightError)
+
+
+async def test_fault_e_a_browser_that_fails_to_start_once_at_cap_one(tmp_path: Path) -> None:
+    real = find_browser("local", ProviderSettings(kind="local"))
+    wrapper = tmp_path / "sometimes-chromium"
+    wrapper.write_text(
+        textwrap.dedent(f"""\
+        #!/bin/sh
+        if [ ! -e {tmp_path}/failed-once ]; then touch {tmp_path}/failed-once; echo "made to fail" >&2; exit 7; fi
+        exec {real} "$@"
+        """)
+    )
+    wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
+    provider = local(tmp_path, executable_path=wrapper)
+    async with SessionPool(config(tmp_path, max_sessions=1), providers={"local": provider}) as pool:
+        async with pool.get_session("web") as lease:
+            await (await lease.new_page()).goto(PAGE)
+        assert (tmp_path / "failed-once").exists()
+        assert pool._view.providers["local"].failures == 0
+        assert await clean_verdict(pool) == []
+
+
+async def test_fault_h_a_page_that_never_closes_costs_its_session_but_not_its_place(tmp_path: Path) -> None:
+    async with SessionPool(
+        config(tmp_path, max_sessions=1, clean_timeout="300ms"),
+        providers={"local": local(tmp_path, isolation="process")},
+    ) as pool:
+        lease = await pool.get_session("web")
+        page = await lease.new_page()
+        await page.goto(PAGE)
+        running = pool._sessions.running[lease.session_id]
+        assert running.remote is not None
+        assert running.remote.pid is not None
+        for process in [
+            psutil.Process(running.remote.pid),
+            *psutil.Process(running.remote.pid).children(True),
+        ]:
+            process.suspend()  # nothing it is asked will ever be answered
+        began = time.monotonic()
+        await lease.release()
+        async with pool.get_session("web") as fresh:
+            assert fresh.session_id != lease.session_id
+            await (await fresh.new_page()).goto(PAGE)
+        assert time.monotonic() - began < 15
+        assert await clean_verdict(pool) == []
+    assert await gone(tmp_path)
+
+
+OWNER = """
+import asyncio, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from tests_pool_faults import config, local
+from tabkeeper.pool.pool import SessionPool
+
+async def main():
+    where = Path({where!r})
+    provider = local(where, isolation="process")
+    real = provider.create
+    async def create(spec):
+        if {moment!r} == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        remote = await real(spec)
+        os.kill(os.getpid(), signal.SIGKILL)  # created, but nobody has written it down
+        return remote
+    provider.create = create
+    async with SessionPool(config(where), providers={{"local": provider}}) as pool:
+        await pool.get_session("web")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_fault_c_kill_between_create_and_record(tmp_path: Path, moment: str) -> None:
+    loader = tmp_path / "lib"
+    loader.mkdir()
+    (loader / "tests_pool_faults.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    code = OWNER.format(tests=str(loader), where=str(tmp_path), moment=moment)
+    ended = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    async with SessionPool(config(tmp_path), providers={"local": local(tmp_path)}) as pool:
+        assert await gone(tmp_path)
+        with pool._ledger.reader.connect() as db:
+            row = db.execute(text("SELECT state, quality, cost_n, close_reason FROM session")).one()
+            held = db.execute(text("SELECT count(*) FROM hold WHERE state = 'open'")).scalar_one()
+        assert row.state in {"closed", "lost"}
+        assert (row.quality, row.close_reason) == ("estimate", "owner died")
+        assert row.cost_n > 0
+        assert held == 0
+        assert await clean_verdict(pool) == []
+
+
+async def test_fault_j_a_hundred_requests_against_a_budget_for_three(tmp_path: Path) -> None:
+    # A session may live ttl + lease + close = 60 s, so at $1 an hour the worst case is 1.67 cents: three fit.
+    settings = config(
+        tmp_path,
+        budgets=[{"name": "daily", "limit": "0.051"}],
+        max_sessions=100,
+        session_ttl="30s",
+        lease_timeout="20s",
+        close_timeout="10s",
+    )
+    async with SessionPool(settings, providers={"local": local(tmp_path)}) as pool:
+
+        async def ask() -> Any:
+            return await pool.get_session("web", timeout=30)
+
+        results = await asyncio.gather(*(ask() for _ in range(100)), return_exceptions=True)
+        leases = [r for r in results if not isinstance(r, BaseException)]
+        errors = [r for r in results if isinstance(r, BudgetExceededError)]
+        assert (len(leases), len(errors)) == (3, 97)
+        assert 'Budget "daily" has $0.00' not in str(errors[0])
+        assert "a session of" in str(errors[0])
+        for lease in leases:
+            await (await lease.new_page()).goto(PAGE)
+            await lease.release()
+        assert await clean_verdict(pool) == []
