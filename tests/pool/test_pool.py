@@ -302,11 +302,14 @@ async def test_after_create_attempts_the_requester_gets_the_providers_error(cloc
 
 
 @virtual
-async def test_fault_a_a_lost_create_answer_is_found_by_label_and_closed(clock: VirtualClock) -> None:
+async def test_fault_a_a_lost_create_answer_is_found_by_label_and_adopted(clock: VirtualClock) -> None:
     async with world(clock, max_sessions=1, faults=Faults(script=["unanswered"])) as w:
         async with w.pool.get_session("web"):
             assert len(w.provider.open) == 1
-        assert len(w.provider.sessions) == 2
+        assert len(w.provider.sessions) == 1
+        await asyncio.sleep(120)
+        assert w.provider.open == []
+        assert await w.violations() == []
 
 
 @virtual
