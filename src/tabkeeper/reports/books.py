@@ -6,10 +6,11 @@ Queries run in a thread, so the event loop never waits for the database.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import date
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, StaticPool
 
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.ledger.types import Violation
@@ -17,6 +18,8 @@ from tabkeeper.ledger.windows import window_bounds, window_of_date
 from tabkeeper.money import Money
 from tabkeeper.reports.daily import build_report, cost_between
 from tabkeeper.reports.report import CostReport, ReportPeriod
+
+T = TypeVar("T")
 
 
 class ReadableLedger(Protocol):
@@ -66,14 +69,9 @@ class Books:
 
     async def report(self, date: date | None = None, period: ReportPeriod = "day") -> CostReport:
         """Build the whole report of the local day or month that contains a date; today if None."""
-        await self._ledger.flush()
-        return await asyncio.to_thread(
-            build_report,
-            self._ledger.reader,
-            period=period,
-            zone=self._timezone,
-            now=self._clock.now(),
-            day=date,
+        now = self._clock.now()
+        return await self._read(
+            lambda engine: build_report(engine, period=period, zone=self._timezone, now=now, day=date)
         )
 
     async def verify(self) -> list[Violation]:
@@ -82,9 +80,16 @@ class Books:
         return await self._ledger.verify()
 
     async def _cost(self, period: ReportPeriod, day: date | None) -> Money:
-        await self._ledger.flush()
         if day is None:
             window = window_bounds(period, self._timezone, self._clock.now())
         else:
             window = window_of_date(period, self._timezone, day)
-        return await asyncio.to_thread(cost_between, self._ledger.reader, window.start, window.end)
+        return await self._read(lambda engine: cost_between(engine, window.start, window.end))
+
+    async def _read(self, query: Callable[[Engine], T]) -> T:
+        await self._ledger.flush()
+        engine = self._ledger.reader
+        if isinstance(engine.pool, StaticPool):
+            # A ledger in memory has one connection, whose transactions must not meet in two threads.
+            return query(engine)
+        return await asyncio.to_thread(query, engine)

@@ -18,7 +18,7 @@ from tabkeeper.ledger.windows import LAST_INSTANT, Window, window_bounds, window
 from tabkeeper.money import Money
 from tabkeeper.reports import figures
 from tabkeeper.reports.figures import CellKey, HourSums, Span, Sums
-from tabkeeper.reports.forecast import NEEDED_DAYS, Outlook, forecast
+from tabkeeper.reports.forecast import NEEDED_DAYS, Outlook, Past, forecast
 from tabkeeper.reports.report import (
     BudgetFigures,
     Cell,
@@ -286,17 +286,15 @@ def _budget(budget: RowMapping, windows: list[RowMapping], span: Span, at: datet
 
 
 def _forecasts(known: _Hours, place: ZoneInfo, now: datetime, held: Money) -> tuple[ForecastFigures, ...]:
-    history = {moment(hour): sums.cost_n for hour, sums in known.sums.items()}
-    since = None if known.first is None else moment(known.first)
+    recent = micros(now - _HISTORY)
+    costs = {moment(hour): sums.cost_n for hour, sums in known.sums.items() if hour >= recent - HOUR_US}
+    past = Past(costs, since=None if known.first is None else moment(known.first), now=now, zone=place)
     found = []
     periods: tuple[ReportPeriod, ...] = ("day", "month")
     for period in periods:
         window = window_bounds(period, place, now)
         spent = known.cost(window.start, now)
-        outlook = forecast(
-            start=window.start, end=window.end, now=now, spent=spent, held=held,
-            history=history, since=since, zone=place,
-        )  # fmt: skip
+        outlook = forecast(start=window.start, end=window.end, spent=spent, past=past, held=held)
         found.append(
             ForecastFigures(
                 period=period,

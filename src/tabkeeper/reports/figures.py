@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, RowMapping, text
 
@@ -86,8 +86,7 @@ def billed_us(lines: dict[tuple[str, str], Sums]) -> int:
     return sum(sums["billed_qty"] * 1000 for (_, kind), sums in lines.items() if kind in TIME_KINDS)
 
 
-@dataclass(frozen=True, slots=True)
-class HourSums:
+class HourSums(NamedTuple):
     """What began in one UTC hour."""
 
     cost_n: int
@@ -98,7 +97,7 @@ class HourSums:
 def hours(conn: Connection, span: Span) -> dict[int, HourSums]:
     """Sum by UTC hour (its start in microseconds); hours without sessions are missing."""
     rows = conn.execute(_HOURS, _bounds(span))
-    return {int(row[0]): HourSums(int(row[1]), int(row[2]), int(row[3])) for row in rows}
+    return {row[0]: HourSums(int(row[1]), int(row[2]), int(row[3])) for row in rows.all()}
 
 
 def cost(conn: Connection, span: Span) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from math import isqrt
 from zoneinfo import ZoneInfo
 
@@ -38,17 +38,50 @@ class Outlook:
         return self.p50 is not None
 
 
-def forecast(
-    *,
-    start: datetime,
-    end: datetime,
-    now: datetime,
-    spent: Money,
-    held: Money = ZERO,
-    history: Mapping[datetime, int],
-    since: datetime | None,
-    zone: ZoneInfo,
-) -> Outlook:
+class Past:
+    """What the same hours cost in the last four weeks; made once for all windows of a report."""
+
+    def __init__(
+        self, costs: Mapping[datetime, int], *, since: datetime | None, now: datetime, zone: ZoneInfo
+    ) -> None:
+        """Remember.
+
+        Args:
+            costs: nano-dollars by (UTC) hour; an hour that is missing cost nothing, one after `now` does not count.
+            since: the ledger's first hour; None if it is empty.
+            now: the present.
+            zone: whose weekdays and hours count.
+        """
+        self.zone = zone
+        self.now = now
+        self.closed_days = _closed_days(since, now, zone)
+        self._by_hour: dict[int, list[int]] = {}
+        self._by_day_hour: dict[tuple[int, int], list[int]] = {}
+        self._expected: dict[tuple[int, int], tuple[int, int, int]] = {}
+        if since is None:
+            return
+        hour = max(_floor_hour(since), _floor_hour(now) - timedelta(weeks=4))
+        while hour + _HOUR <= now:
+            local = hour.astimezone(zone)
+            cost = costs.get(hour, 0)
+            self._by_hour.setdefault(local.hour, []).append(cost)
+            self._by_day_hour.setdefault((local.weekday(), local.hour), []).append(cost)
+            hour += _HOUR
+
+    def expected(self, local: datetime) -> tuple[int, int, int]:
+        """P10, median and P90 of a local hour, in nano-dollars."""
+        key = (local.weekday(), local.hour)
+        if key not in self._expected:
+            samples = self._by_day_hour.get(key, [])
+            if len(samples) < _ENOUGH_SAMPLES:
+                samples = self._by_hour.get(local.hour, [0])
+            ordered = sorted(samples)
+            low, median, high = (_quantile(ordered, percent) for percent in (10, 50, 90))
+            self._expected[key] = (low, median, high)
+        return self._expected[key]
+
+
+def forecast(*, start: datetime, end: datetime, spent: Money, past: Past, held: Money = ZERO) -> Outlook:
     """Expect what a window costs when it ends.
 
     Each hour that is left counts as the median of the same hour of the same weekday, or of the same hour of all
@@ -58,39 +91,33 @@ def forecast(
     Args:
         start: beginning of the window.
         end: its end, not included.
-        now: the present; `history` after it does not count.
         spent: settled so far in the window.
+        past: the history, and the present.
         held: held for sessions that still run.
-        history: nano-dollars by (UTC) hour; an hour that is missing cost nothing.
-        since: the ledger's first hour; None if it is empty.
-        zone: whose weekdays and hours count.
     """
-    closed = _closed_days(since, now, zone)
-    run_rate = _run_rate(start, end, now, spent)
+    now = past.now
     if now >= end:
-        return Outlook(closed_days=closed, p10=spent, p50=spent, p90=spent, run_rate=spent)
-    if since is None or closed < NEEDED_DAYS:
-        return Outlook(closed_days=closed, run_rate=run_rate)
-    same_hour, same_day_hour = _samples(history, since, now, zone)
+        return Outlook(closed_days=past.closed_days, p10=spent, p50=spent, p90=spent, run_rate=spent)
+    run_rate = _run_rate(start, end, now, spent)
+    if past.closed_days < NEEDED_DAYS:
+        return Outlook(closed_days=past.closed_days, run_rate=run_rate)
     middle = 0
-    spreads: dict[object, list[int]] = {}
+    spreads: dict[date, tuple[int, int]] = {}
     hour = _floor_hour(max(now, start))
     while hour < end:
-        local = hour.astimezone(zone)
-        samples = same_day_hour.get((local.weekday(), local.hour), [])
-        if len(samples) < _ENOUGH_SAMPLES:
-            samples = same_hour.get(local.hour, [0])
-        share = (min(end, hour + _HOUR) - max(now, start, hour)) / timedelta(microseconds=1)
-        low, median, high = (_part(_quantile(samples, q), int(share)) for q in (10, 50, 90))
+        local = hour.astimezone(past.zone)
+        low, median, high = past.expected(local)
+        if hour < now or hour < start or hour + _HOUR > end:
+            share = (min(end, hour + _HOUR) - max(now, start, hour)) // timedelta(microseconds=1)
+            low, median, high = (cost * share // 3_600_000_000 for cost in (low, median, high))
         middle += median
-        day = spreads.setdefault(local.date(), [0, 0])
-        day[0] += median - low
-        day[1] += high - median
+        below, above = spreads.get(local.date(), (0, 0))
+        spreads[local.date()] = (below + median - low, above + high - median)
         hour += _HOUR
     down = isqrt(sum(below * below for below, _ in spreads.values()))
     up = isqrt(sum(above * above for _, above in spreads.values()))
     return Outlook(
-        closed_days=closed,
+        closed_days=past.closed_days,
         p10=Money(spent.nanos + max(0, middle - down)),
         p50=Money(spent.nanos + middle),
         p90=Money(spent.nanos + middle + up + held.nanos),
@@ -106,39 +133,20 @@ def _run_rate(start: datetime, end: datetime, now: datetime, spent: Money) -> Mo
 
 
 def _closed_days(since: datetime | None, now: datetime, zone: ZoneInfo) -> int:
-    """Whole local days of history; the day in which the ledger began is not whole."""
+    """Whole local days of history; the day in which the ledger began counts only from its first hour on."""
     if since is None:
         return 0
-    days = (now.astimezone(zone).date() - since.astimezone(zone).date()).days
-    return max(0, days - 1) if since.astimezone(zone).hour else max(0, days)
+    first = since.astimezone(zone)
+    days = (now.astimezone(zone).date() - first.date()).days
+    return max(0, days if first.hour == 0 else days - 1)
 
 
-def _samples(
-    history: Mapping[datetime, int], since: datetime, now: datetime, zone: ZoneInfo
-) -> tuple[dict[int, list[int]], dict[tuple[int, int], list[int]]]:
-    same_hour: dict[int, list[int]] = {}
-    same_day_hour: dict[tuple[int, int], list[int]] = {}
-    hour = max(_floor_hour(since), _floor_hour(now) - timedelta(weeks=4))
-    while hour + _HOUR <= now:
-        local = hour.astimezone(zone)
-        cost = history.get(hour, 0)
-        same_hour.setdefault(local.hour, []).append(cost)
-        same_day_hour.setdefault((local.weekday(), local.hour), []).append(cost)
-        hour += _HOUR
-    return same_hour, same_day_hour
-
-
-def _quantile(values: Sequence[int], percent: int) -> int:
-    """Interpolate linearly between the two nearest of the sorted values."""
-    ordered = sorted(values)
+def _quantile(ordered: Sequence[int], percent: int) -> int:
+    """Interpolate linearly between the two nearest of sorted values."""
     place, rest = divmod((len(ordered) - 1) * percent, 100)
     if rest == 0:
         return ordered[place]
     return ordered[place] + (ordered[place + 1] - ordered[place]) * rest // 100
-
-
-def _part(cost: int, microseconds: int) -> int:
-    return cost * microseconds // 3_600_000_000
 
 
 def _floor_hour(instant: datetime) -> datetime:

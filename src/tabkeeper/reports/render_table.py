@@ -92,7 +92,7 @@ def money_column(amounts: Sequence[Money | None]) -> list[str]:
     return [
         _NONE
         if amount is None
-        else f"{_sign(amount)}${abs(amount.dollars).quantize(step, ROUND_HALF_EVEN):,}"
+        else f"{_sign(amount)}${abs(amount.dollars).quantize(step, ROUND_HALF_EVEN):,f}"
         for amount in amounts
     ]
 
@@ -318,7 +318,7 @@ def _foot(report: CostReport) -> RenderableType:
     lines[0] += "."
     lines.append(f"{report.attribution[:1].upper()}{report.attribution[1:]}.")
     if holds.open and holds.oldest_at is not None:
-        age = _span((report.now - holds.oldest_at).total_seconds())
+        age = _span(max(0.0, (report.now - holds.oldest_at).total_seconds()))
         sessions = "session" if holds.open == 1 else "sessions"
         lines.append(
             f"Held now: {holds.amount} for {holds.open:,} open {sessions}; the oldest for {age} "
