@@ -3,6 +3,7 @@
 import csv
 import json
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -61,7 +62,7 @@ async def today(settings):
     await story.session(now - timedelta(days=2))
     clock.jump(1)
     for tenant in ("acme", "globex"):
-        await story.session(now - timedelta(seconds=1), tenant=tenant, seconds=0.5, leases=((0.0, 0.25),))
+        await story.session(now, tenant=tenant, seconds=0.5, leases=((0.0, 0.25),))
     await ledger.aclose()
     return now
 
@@ -79,12 +80,12 @@ def test_a_day_is_printed_as_a_table_and_as_json(today, capsys):
 
 def test_a_csv_goes_into_a_file(today, tmp_path, capsys):
     out = tmp_path / "day.csv"
-    date = f"{today.astimezone().date() if False else today:%Y-%m-%d}"
-    assert run(["report", "month", "--date", date[:7], "--format", "csv", "--out", str(out)]) == 0
+    month = f"{today.astimezone(ZoneInfo('Europe/Berlin')):%Y-%m}"
+    assert run(["report", "month", "--date", month, "--format", "csv", "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert f"Wrote the report of {date[:7]}" in printed.err
-    rows = list(csv.DictReader(out.open(newline="")))
+    assert f"Wrote the report of {month}" in printed.err
+    rows = list(csv.DictReader(out.read_text().splitlines()))
     assert {row["tenant"] for row in rows} >= {"acme", "globex"}
 
 
