@@ -100,6 +100,7 @@ class Spool:
         log.error("the ledger refused %s: %s; kept in %s.rejected", operation, error, self._name)
         for place in self._places:
             try:
+                place.mkdir(parents=True, exist_ok=True)
                 with (place / f"{self._name}.rejected").open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"operation": operation, "error": str(error)}) + "\n")
             except OSError:
