@@ -248,13 +248,13 @@ def _database_clock(engine: Engine) -> Iterator[Finding]:
             if abs(theirs - now) > _SKEW:
                 ahead = (now - theirs).total_seconds()
                 detail = f"this machine is {ahead:+.0f} s from the database's clock"
-                yield Finding(name="clock", level="warn", detail=detail, advice=advice)
+                yield Finding(name="database clock", level="warn", detail=detail, advice=advice)
         if schema.revision(connection) is None:
             return
         latest = connection.execute(select(func.max(process.c.heartbeat_at))).scalar()
     if latest is not None and moment(latest) > now + _SKEW:
         detail = f"the ledger was last used at {moment(latest):%Y-%m-%d %H:%M:%S} UTC, which is in the future"
-        yield Finding(name="clock", level="fail", detail=detail, advice=advice)
+        yield Finding(name="ledger clock", level="fail", detail=detail, advice=advice)
 
 
 # ── providers ──────────────────────────────────────────────────────────────────────────────────────────────────────

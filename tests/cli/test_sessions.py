@@ -1,0 +1,144 @@
+"""`status`, `sessions`, `cleanup` and `verify`, with sessions of processes that live and that were killed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import CONFIG, Told, contents, kill
+
+Tabkeeper = Callable[..., Told]
+WORST = "0.11"
+"""A fee of $0.01 and ten minutes at $0.60 an hour."""
+
+
+def data(told: Told) -> Any:
+    """What a command said as JSON."""
+    assert told.err == "", told
+    return json.loads(told.out)
+
+
+def test_status_shows_sessions_queue_and_budget_of_a_living_process(
+    owner: subprocess.Popen[str], tabkeeper: Tabkeeper
+) -> None:
+    status = data(tabkeeper("status", "--json"))
+    (process,) = status["processes"]
+    assert (process["pid"], process["alive"]) == (owner.pid, True)
+    assert process["snapshot"]["queued"] == 3
+    assert {s["id"]: s["state"] for s in status["sessions"]}.keys() == {"s-one", "s-two"}
+    assert [s["held"] for s in status["sessions"]] == [WORST, WORST]
+    (budget,) = status["budgets"]
+    assert (budget["name"], budget["limit"], budget["held"], budget["left"]) == (
+        "daily",
+        "5.00",
+        "0.22",
+        "4.78",
+    )
+
+    shown = tabkeeper("status").out
+    for words in (f"{owner.pid}@", "3/1000", "web 3", "2/10", "$0.22", "$4.78", "daily"):
+        assert words in shown
+
+
+def test_a_living_owner_keeps_its_sessions(owner: subprocess.Popen[str], tabkeeper: Tabkeeper) -> None:
+    before = data(tabkeeper("sessions", "list", "--json"))
+    assert tabkeeper("cleanup").out == "0 sessions cleaned up\n"
+    told = tabkeeper("sessions", "close", "s-one")
+    assert told.code == 1
+    assert f"belongs to process {owner.pid}" in told.err
+    assert "pool.close_session('s-one')" in told.err
+    assert data(tabkeeper("sessions", "list", "--json")) == before
+    assert owner.poll() is None
+
+
+def test_cleanup_settles_what_a_killed_owner_left_and_gives_the_rest_of_its_holds_back(
+    owner: subprocess.Popen[str], tabkeeper: Tabkeeper
+) -> None:
+    kill(owner)
+    assert data(tabkeeper("status", "--json"))["processes"][0]["alive"] is False
+
+    assert [line["session"] for line in data(tabkeeper("cleanup", "--json"))] == ["s-one", "s-two"]
+
+    status = data(tabkeeper("status", "--json"))
+    assert (status["sessions"], status["processes"]) == ([], [])
+    (budget,) = status["budgets"]
+    assert (budget["held"], budget["spent"]) == ("0.00", "0.04")  # each the fee and one minute begun
+    closed = data(tabkeeper("sessions", "list", "--closed", "5", "--json"))
+    assert {line["id"]: line["cost"] for line in closed} == {"s-one": "0.02", "s-two": "0.02"}
+    assert tabkeeper("verify").out == "sqlite:///books.db: every invariant holds\n"
+
+
+def test_cleanup_again_finds_nothing_and_changes_nothing(left_behind: Path, tabkeeper: Tabkeeper) -> None:
+    assert "2 sessions cleaned up" in tabkeeper("cleanup").out
+    after = contents(left_behind)
+    assert tabkeeper("cleanup").out == "0 sessions cleaned up\n"
+    assert contents(left_behind) == after
+
+
+def test_one_session_of_a_dead_owner_can_be_closed(left_behind: Path, tabkeeper: Tabkeeper) -> None:
+    told = tabkeeper("sessions", "close", "s-one")
+    assert (told.code, told.out) == (0, "session s-one is ended and settled\n")
+    assert [line["id"] for line in data(tabkeeper("sessions", "list", "--json"))] == ["s-two"]
+    again = tabkeeper("sessions", "close", "s-one")
+    assert again.code == 0
+    assert "ended already" in again.out
+    assert tabkeeper("verify").code == 0
+
+
+def test_looking_leaves_no_trace(left_behind: Path, tabkeeper: Tabkeeper) -> None:
+    before = contents(left_behind)
+    for command in ("status", "sessions list", "verify", "db current", "db check", "doctor --no-start"):
+        assert tabkeeper(*command.split()).code == 0, command
+    assert contents(left_behind) == before
+
+
+def test_tidying_with_another_configuration_leaves_the_budgets_alone(
+    left_behind: Path, tabkeeper: Tabkeeper
+) -> None:
+    """A shell rarely has the pool's own configuration at hand; that must not take a budget away."""
+    Path("tabkeeper.toml").write_text('[ledger]\nurl = "sqlite:///books.db"', encoding="utf-8")
+    assert tabkeeper("verify").code == 0
+    assert "2 sessions cleaned up" in tabkeeper("cleanup").out
+    Path("tabkeeper.toml").write_text(CONFIG, encoding="utf-8")
+    (budget,) = data(tabkeeper("status", "--json"))["budgets"]
+    assert (budget["name"], budget["limit"], budget["spent"]) == ("daily", "5.00", "0.04")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE budget_window SET held_n = held_n + 1",
+        "UPDATE hold SET amount_n = amount_n + 1 WHERE session_id = 's-one'",
+    ],
+)
+def test_verify_finds_damage_and_names_the_invariant(
+    damage: str, left_behind: Path, tabkeeper: Tabkeeper
+) -> None:
+    with sqlite3.connect(left_behind) as connection:
+        for trigger in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {trigger[0]}")
+        connection.execute(damage)
+    connection.close()
+    told = tabkeeper("verify")
+    assert told.code == 1
+    assert told.err == ""
+    violations = data(tabkeeper("verify", "--json"))["violations"]
+    assert violations
+    assert all(
+        violation["name"] and violation["meaning"] and violation["rows"] > 0 for violation in violations
+    )
+    assert violations[0]["name"] in told.out
+
+
+def test_a_pool_that_never_ran_has_nothing_to_show(folder: Path, tabkeeper: Tabkeeper) -> None:
+    assert tabkeeper("db", "upgrade").code == 0
+    shown = tabkeeper("status").out
+    for words in ("no pool is open", "no session is open", "no budget is set"):
+        assert words in shown
+    assert tabkeeper("sessions", "list").out == "no sessions\n"
