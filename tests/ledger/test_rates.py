@@ -103,7 +103,7 @@ def test_built_in_lists_name_their_source_and_day_and_never_overlap():
         assert one.source.startswith("https://")
         assert one.checked_at == date(2026, 11, 20)
         assert one.effective_from.date() <= one.checked_at
-        assert one.component("proxy_bytes") is not None
+        assert one.component("proxy_bytes") is not None or "not published" in one.note
     for one, following in pairwise(cards):
         if one.plan == following.plan:
             assert one.effective_to is not None
@@ -195,6 +195,8 @@ def test_a_quantity_without_a_price_is_refused_unless_all_is_free():
     with pytest.raises(NoPriceError, match="no price for captcha"):
         lines(card(hourly()), 1, quantities={"captcha": 1})
     assert price(card(hourly("0")), 1, proxy_bytes=5) == ZERO
+    with pytest.raises(NoPriceError, match="no price for proxy_bytes"):
+        lines(find_card("hyperbrowser/x402", NOW), 1, proxy_bytes=1)
 
 
 def test_only_a_list_of_zeros_is_free():

@@ -229,7 +229,7 @@ def _rates_row(card: RateCard) -> tuple[str, ...]:
         _each(time, 3_600_000) if time else "",
         f"{time.increment_qty / 1000:g} s" if time else "",
         f"{time.included_qty / 3_600_000:,.0f} h" if time and time.included_qty else "",
-        _each(traffic, 10**9) if traffic else "",
+        _each(traffic, 10**9) if traffic else "unknown",
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tabkeeper.config import ProviderSettings, RateSettings
 from tabkeeper.errors import ConfigError, NoPriceError
-from tabkeeper.ledger.rates import BYTE_KINDS, TIME_KINDS, Component, RateCard
+from tabkeeper.ledger.rates import Component, RateCard
 
 ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
 """Beginning of price lists that have no date of their own."""
@@ -99,13 +99,6 @@ def card_of_provider(name: str, provider: ProviderSettings, at: datetime) -> Rat
 
 def _card_from_toml(table: dict[str, Any]) -> RateCard:
     parts = [_component_from_toml(part) for part in table["component"]]
-    priced = {part.kind for part in parts}
-    # Time is metered on every list, so that reports can tell hours even where only sessions are charged.
-    if not priced & TIME_KINDS:
-        parts.append(Component(kind="time", unit="hour", unit_price=Decimal(0), per_qty=_HOUR_MS))
-    parts.extend(
-        Component(kind=kind, unit="GB", unit_price=Decimal(0), per_qty=_GB) for kind in BYTE_KINDS - priced
-    )
     return RateCard(
         plan=table["plan"],
         effective_from=_midnight_utc(table["effective_from"]),
