@@ -77,7 +77,7 @@ def surroundings() -> dict[str, Any]:
         "commit": _output("git", "rev-parse", "HEAD") or "unknown",
         "uncommitted_changes": bool(_output("git", "status", "--porcelain", "--untracked-files=no")),
         "machine": {
-            "system": f"{platform.system()} {platform.release()}",
+            "system": f"{platform.system()} on {platform.machine()}",
             "cpu": _cpu(),
             "cores": os.cpu_count(),
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

@@ -69,8 +69,9 @@ class Told:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, without settings from outside."""
-    for name in [name for name in os.environ if name.startswith("TABKEEPER_")]:
-        monkeypatch.delenv(name)
+    for name in list(os.environ):
+        if name == "TABKEEPER_CONFIG" or (name.startswith("TABKEEPER_") and "__" in name):
+            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import CONFIG, Told, contents, kill
+from .conftest import CONFIG, OWNER, Told, contents, kill
 
 Tabkeeper = Callable[..., Told]
 WORST = "0.11"
@@ -142,3 +143,32 @@ def test_a_pool_that_never_ran_has_nothing_to_show(folder: Path, tabkeeper: Tabk
     for words in ("no pool is open", "no session is open", "no budget is set"):
         assert words in shown
     assert tabkeeper("sessions", "list").out == "no sessions\n"
+
+
+@pytest.mark.postgres
+def test_all_of_it_works_on_postgres(
+    postgres_url: str, folder: Path, tabkeeper: Tabkeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TABKEEPER_LEDGER__URL", postgres_url)
+    (folder / "tabkeeper.toml").write_text(CONFIG, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert len(data(tabkeeper("status", "--json"))["sessions"]) == 2
+        assert tabkeeper("cleanup").out == "0 sessions cleaned up\n"
+        kill(process)
+    assert "2 sessions cleaned up" in tabkeeper("cleanup").out
+    for command in (
+        "verify",
+        "db current",
+        "db check",
+        "doctor --no-start",
+        "status",
+        "sessions list --closed 9",
+    ):
+        told = tabkeeper(*command.split())
+        assert (told.code, told.err) == (0, ""), told
+    assert data(tabkeeper("status", "--json"))["budgets"][0]["spent"] == "0.04"
+    assert list(folder.iterdir()) == [folder / "tabkeeper.toml"]
