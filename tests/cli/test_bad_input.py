@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,3 +125,29 @@ def test_a_ledger_of_a_newer_version_is_refused_by_every_command(
         assert "9001" in told.err
         assert "pip install -U tabkeeper" in told.err
     assert contents(left_behind) == before
+
+
+def test_a_file_system_that_turned_read_only_stops_every_command_and_keeps_the_ledger(
+    left_behind: Path, tabkeeper: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Path("disk").absolute()
+    disk.mkdir()
+    if (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True, check=False
+        ).returncode
+        != 0
+    ):
+        pytest.skip("only root may mount a file system")
+    try:
+        ledger = Path(shutil.copy(left_behind, disk / "books.db"))
+        before = ledger.read_bytes()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True, check=True)
+        monkeypatch.setenv("TABKEEPER_LEDGER__URL", f"sqlite:///{ledger}")
+        for command in ("status", "verify", "cleanup", "db upgrade", "report day"):
+            told = tabkeeper(*command.split())
+            assert (told.code, told.err.count("\n")) == (2, 1), told
+            assert str(ledger) in told.err
+        assert ledger.read_bytes() == before
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
