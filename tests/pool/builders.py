@@ -267,6 +267,7 @@ class Table:
     def failed(self, session: Session | None = None, *, wait: float = 5.0) -> Request | None:
         made = session or next(iter(self.creating.values()))
         del self.creating[made.id]
+        self.closing.pop(made.id, None)
         return self.board.failed(made, blame="a test", provider_wait=wait, counts=True)
 
     def denied(
@@ -274,6 +275,7 @@ class Table:
     ) -> Request | None:
         made = session or next(iter(self.creating.values()))
         del self.creating[made.id]
+        self.closing.pop(made.id, None)
         return self.board.denied(made, until=self.now + wait, why="a budget", only_free=only_free)
 
     def closed(self, session: Session | None = None) -> Session:

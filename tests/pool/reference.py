@@ -423,6 +423,10 @@ class Judge:
         newest = max(facts.idle_since[s.id] for s in idle)
         assert facts.idle_since[session.id] == newest, f"{session} is not the most recently used"
         assert use == facts.uses[session.id] + 1
+        rules = self.view.rules.platforms[session.lane.platform]
+        assert use <= rules.max_uses, f"{session} is used {use} times of {rules.max_uses}"
+        assert now < session.lease_ends <= session.dies_at, f"{session} is lent for longer than it lives"
+        assert session.lease_ends <= now + request.lease_seconds
         limits = self.view.rules.tenant_limits
 
         def may(tenant: str) -> bool:
@@ -469,6 +473,12 @@ class Judge:
         facts.state[session.id] = State.CREATING
 
     def _closing(self, facts: _Facts, session: Session, now: float) -> None:
+        unwanted = facts.state[session.id] is State.IDLE and session.reason in {"idle", "age"}
+        if unwanted and facts.fresh_until[session.id] > now and not self.view.draining:
+            limits = self.view.rules.tenant_limits
+            for request in facts.waiting.values():
+                full = request.tenant in limits and facts.leases[request.tenant] >= limits[request.tenant]
+                assert full or request.lane != session.lane, f"{session} is closed before {request} had it"
         if session.reason == "evicted":
             meant = session.covers
             assert meant is not None, f"{session} is evicted for nobody"

@@ -141,9 +141,12 @@ def test_a_request_without_patience_gets_what_is_idle():
 
 def test_nobody_is_evicted_for_a_request_whose_time_is_up():
     table = Table(pool_rules(TWO_PLATFORMS, max_sessions=1))
-    session = idle(table)
-    table.ask("mail", priority=5, timeout=0)
-    assert session.state is State.IDLE
+    session = warm(table)
+    waiting = table.ask("shop")
+    table.ask("mail", priority=5, timeout=0, settle=False)
+    table.release(session)
+    table.loop.settle()
+    assert table.fate[waiting.id] == "granted"
 
 
 def test_a_tenant_at_its_limit_is_served_from_an_idle_session_once_its_other_lease_ends():
@@ -173,6 +176,25 @@ def test_a_tenant_held_back_by_its_limit_is_offered_again_when_others_went_befor
     table.closed()
     table.loop.settle()
     assert [s.lane.platform for s in table.creating.values()] == ["shop"]
+
+
+def test_a_tenant_held_back_by_its_limit_keeps_its_place_before_other_lanes():
+    table = Table(pool_rules(TWO_PLATFORMS, max_sessions=2, tenant_limits={"acme": 1}))
+    mine, other = warm(table, "mail", "acme"), warm(table, "mail", "beta")
+    table.ask("shop", tenant="acme", priority=5, settle=False)
+    table.ask("shop", tenant="beta", priority=0, settle=False)
+    table.ask("mail", tenant="zorg", priority=3, settle=False)
+    table.ask("mail", tenant="zorg", priority=3, settle=False)
+    table.release(other, keep=False)
+    table.loop.settle()
+    table.closed(other)
+    table.loop.settle()
+    assert [s.lane.platform for s in table.creating.values()] == ["mail"], "acme holds all it may"
+    table.release(mine, keep=False)
+    table.loop.settle()
+    table.closed(mine)
+    table.loop.settle()
+    assert [s.covers and s.covers.priority for s in table.creating.values()] == [3, 5]
 
 
 def test_no_creation_is_begun_beside_one_that_is_meant_for_nobody():

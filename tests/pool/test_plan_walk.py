@@ -75,6 +75,10 @@ class PoolLife(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.walk.pass_time(seconds)
 
+    @rule(seconds=st.integers(1, 4))
+    def the_loop_is_late(self, seconds: int) -> None:
+        self.walk.slip(seconds)
+
     @rule()
     def money_freed(self) -> None:
         self.walk.money_freed()

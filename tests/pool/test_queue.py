@@ -67,7 +67,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(operations)
 def test_the_head_is_always_that_of_a_sorted_list(steps):
     turns, shares = Turns(WEIGHTS), Shares(pool_rules(tenant_weights=WEIGHTS))
@@ -113,7 +113,7 @@ def test_the_head_is_always_that_of_a_sorted_list(steps):
         assert queue.position(request) == place
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(requests, min_size=2, max_size=20))
 def test_whoever_is_a_whole_step_ahead_in_aged_priority_is_served_first(waiting):
     """`priority + waited / aging`, with real numbers, decides wherever it differs by a step or more."""
@@ -129,7 +129,7 @@ def test_whoever_is_a_whole_step_ahead_in_aged_priority_is_served_first(waiting)
         assert behind - ahead < 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(requests, min_size=2, max_size=20), st.sampled_from([0.5, 3.0, 10.0, 60.0]))
 def test_nobody_who_came_too_much_later_goes_first_however_important(waiting, aging):
     turns = Turns({})

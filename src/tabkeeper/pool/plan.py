@@ -174,15 +174,15 @@ def _frees(session: Session, full: list[str], lane: LaneView, provider: Provider
 def _create(view: View, now: Instant, actions: list[Action]) -> None:
     """Cover waiting requests by creations, or by the places of sessions that end; best request first."""
     _leave_places_not_needed(view, now)
+    if view.rules.tenant_limits:  # a request may have been held back when a creation became nobody's
+        for session in list(view.spare.values()):
+            view.uncover(session)
     passed_over: set[Lane] = set()
-    while (view.idle or view.vacating or view.spare or len(view.sessions) < view.rules.max_sessions) and (
+    while (view.idle or view.vacating or len(view.sessions) < view.rules.max_sessions) and (
         wanting := view.next_wanting(passed_over)
     ) is not None:
         key, request = wanting
         lane = view.lanes[key]
-        if lane.spare:  # its tenant was at its limit when the session became nobody's
-            view.cover(request, next(iter(lane.spare.values())))
-            continue
         providers = _usable(view, lane, now)
         chosen = next((p for p in providers if not _obstacles(view, lane, p)), None)
         if chosen is not None:
