@@ -85,7 +85,7 @@ class SessionCreationError(PoolError):
 
 
 class SessionInUseError(PoolError):
-    """The session asked for by id is leased to somebody else."""
+    """The session, or the browser behind it, is somebody else's too, so it is not handed out whole."""
 
 
 class SessionTimeoutError(PoolError):

@@ -1,4 +1,4 @@
-"""How a session is reached: one Playwright connection per session, fresh contexts per lease, bytes counted.
+"""How a session is reached: one Playwright connection per browser, fresh contexts per lease, bytes counted.
 
 The only room of the pool that knows Playwright. It decides nothing about sessions; it says whether one is clean.
 """
@@ -62,28 +62,110 @@ class Driver:
             await (await starting).stop()
 
 
+class Connection:
+    """One Playwright connection to one browser. Sessions that share a browser share it, too.
+
+    Two connections to one browser would see each other's pages: Playwright shows contexts it did not make as part of
+    the default one.
+    """
+
+    def __init__(self, driver: Driver, connect_url: str) -> None:
+        self._driver = driver
+        self._connect_url = connect_url
+        self._connecting: asyncio.Task[Browser] | None = None
+        self._listeners: list[Callable[[str], None]] = []
+        self.given: set[BrowserContext] = set()
+        """Contexts that were there before us."""
+
+    @property
+    def made(self) -> Browser | None:
+        """The connected browser, if anybody has connected yet and it worked."""
+        task = self._connecting
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return task.result()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a session listens."""
+        return bool(self._listeners)
+
+    def listen(self, on_lost: Callable[[str], None]) -> None:
+        """Call `on_lost` if the connection drops while somebody wants it."""
+        self._listeners.append(on_lost)
+
+    async def browser(self) -> Browser:
+        """Connect on first use, and again after a failure."""
+        if self._connecting is None or (self._connecting.done() and self.made is None):
+            self._connecting = asyncio.create_task(self._connect(), name="tabkeeper-connect")
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> Browser:
+        playwright = await self._driver.playwright()
+        browser = await playwright.chromium.connect_over_cdp(self._connect_url)
+        self.given = set(browser.contexts)
+        browser.on("disconnected", lambda _: self._disconnected())
+        return browser
+
+    def _disconnected(self) -> None:
+        for on_lost in list(self._listeners):
+            on_lost("browser disconnected")
+
+    async def release(self, on_lost: Callable[[str], None]) -> None:
+        """Stop listening; the last one to do so ends the connection, and with it the contexts made through it."""
+        if on_lost in self._listeners:
+            self._listeners.remove(on_lost)
+        if self._listeners or self._connecting is None:
+            return
+        task, self._connecting = self._connecting, None
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None:
+            await task.result().close()
+
+
+class Connections:
+    """The connections of one pool: one for each browser."""
+
+    def __init__(self) -> None:
+        self.driver = Driver()
+        self._shared: dict[str, Connection] = {}
+
+    def to(self, connect_url: str, *, shared: bool) -> Connection:
+        """Return the connection to a browser; nothing is connected yet."""
+        if not shared:
+            return Connection(self.driver, connect_url)
+        known = self._shared.get(connect_url)
+        if known is None:
+            # A browser that was restarted has a new address: forget those that nobody listens to any more.
+            self._shared = {url: c for url, c in self._shared.items() if c.in_use}
+            known = self._shared[connect_url] = Connection(self.driver, connect_url)
+        return known
+
+    async def aclose(self) -> None:
+        """Stop Playwright."""
+        await self.driver.aclose()
+
+
 class SessionBrowser:
-    """The connection to one session, made when it is first used and kept over its leases.
+    """What one session's leases open: contexts and pages, and the bytes these load.
 
     Args:
-        driver: the pool's Playwright.
-        connect_url: where to connect; never logged.
+        connection: to the session's browser.
+        shared: other sessions use the same browser.
         on_lost: called once if the connection drops while we want it.
     """
 
-    def __init__(self, driver: Driver, connect_url: str, on_lost: Callable[[str], None]) -> None:
-        self._driver = driver
-        self._connect_url = connect_url
+    def __init__(self, connection: Connection, *, shared: bool, on_lost: Callable[[str], None]) -> None:
+        self._connection = connection
         self._on_lost = on_lost
-        self._connecting: asyncio.Task[Browser] | None = None
-        self._given: set[BrowserContext] = set()
-        self._wanted = True
-        self.meter = Meter()
-
-    @property
-    def used(self) -> bool:
+        self._contexts: set[BrowserContext] = set()
+        self.shared = shared
+        self.used = False
         """Whether anybody has connected, so that there may be something to clean."""
-        return self._connecting is not None
+        self.meter = Meter()
+        connection.listen(on_lost)
 
     async def browser(self) -> Browser:
         """Return the Playwright browser, connecting on first use.
@@ -91,31 +173,15 @@ class SessionBrowser:
         Raises:
             playwright.async_api.Error: the session cannot be reached.
         """
-        if self._connecting is None or (self._connecting.done() and self._failed(self._connecting)):
-            self._connecting = asyncio.create_task(self._connect(), name="tabkeeper-connect")
-        return await asyncio.shield(self._connecting)
-
-    @staticmethod
-    def _failed(task: asyncio.Task[Browser]) -> bool:
-        return task.cancelled() or task.exception() is not None
-
-    async def _connect(self) -> Browser:
-        playwright = await self._driver.playwright()
-        browser = await playwright.chromium.connect_over_cdp(self._connect_url)
-        self._given = set(browser.contexts)
-        browser.on("disconnected", lambda _: self._disconnected())
-        return browser
-
-    def _disconnected(self) -> None:
-        if self._wanted:
-            self._wanted = False
-            self._on_lost("browser disconnected")
+        self.used = True
+        return await self._connection.browser()
 
     async def new_context(self, block: Collection[str], options: dict[str, Any]) -> BrowserContext:
         """Open a clean context that blocks what is to be blocked and counts what it loads."""
         if block:
             options.setdefault("service_workers", "block")  # a worker's requests pass no route
         context = await (await self.browser()).new_context(**options)
+        self._contexts.add(context)
         if block:
             blocked = frozenset(block)
 
@@ -138,30 +204,29 @@ class SessionBrowser:
 
     async def clean(self) -> bool:
         """Close what leases opened; False if traces may be left, so that nobody else should get the session."""
-        if self._connecting is None:
-            return True
-        if not self._connecting.done() or self._failed(self._connecting):
-            return False
-        browser = self._connecting.result()
-        untouched = all(page.url == "about:blank" for context in self._given for page in context.pages)
+        browser = self._connection.made
+        if browser is None:
+            return not self.used
         await self.meter.settle()
-        for context in browser.contexts:
-            if context not in self._given:
-                await context.close()
+        untouched = True
+        contexts = set(self._contexts)
+        if not self.shared:
+            # The browser is the session's own, so whatever is in it came from its leases.
+            contexts = set(browser.contexts) - self._connection.given
+            given = self._connection.given
+            untouched = all(page.url == "about:blank" for context in given for page in context.pages)
+        for context in contexts:
+            await context.close()
+        self._contexts.clear()
         return untouched
 
     async def aclose(self) -> None:
-        """Disconnect; the contexts opened through this connection end with it."""
-        self._wanted = False
+        """End the session's use of the connection."""
         await self.meter.aclose()
-        if self._connecting is None:
-            return
-        task, self._connecting = self._connecting, None
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-        if not self._failed(task):
-            await task.result().close()
+        if self.shared and self._contexts and self._connection.made is not None:
+            for context in list(self._contexts):
+                await context.close()
+        await self._connection.release(self._on_lost)
 
 
 class Meter:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from playwright.async_api import Browser, BrowserContext, Page
 
 from tabkeeper.clock import Instant
-from tabkeeper.errors import LeaseLostError, SessionTimeoutError
+from tabkeeper.errors import LeaseLostError, SessionInUseError, SessionTimeoutError
 from tabkeeper.money import Money
 from tabkeeper.pool.browser import SessionBrowser, Trouble, is_browser_error, trouble
 from tabkeeper.pool.model import Session
@@ -120,7 +120,10 @@ class Lease:
 
     @property
     def connect_url(self) -> str:
-        """Where a CDP client of your own connects. It may contain a key: do not log it."""
+        """Where a CDP client of your own connects. It may contain a key: do not log it.
+
+        Where sessions share a browser (local Chromium with ``isolation = "context"``), it opens the whole browser.
+        """
         return self._host.connect_url_of(self._holding)
 
     @property
@@ -167,10 +170,17 @@ class Lease:
 
         Raises:
             LeaseLostError: the lease is over.
+            SessionInUseError: other sessions share the browser, so you would see what is theirs.
         """
         self._check()
+        session = self._host.browser_of(self._holding)
+        if session.shared:
+            raise SessionInUseError(
+                f"session {self.session_id} shares its browser with others, so it is not handed out whole: use "
+                f'context() or new_page(), or set isolation = "process" for provider {self.provider!r}'
+            )
         try:
-            return await self._host.browser_of(self._holding).browser()
+            return await session.browser()
         except Exception as error:
             self._raise_if_lost(error)
             raise

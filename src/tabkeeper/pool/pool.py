@@ -107,7 +107,7 @@ class SessionPool:
         self._opened = True
         self._ledger = await Ledger.open(self.config, clock=self._clock, inline=self._inline_ledger)
         try:
-            self.ledger = Books(self._ledger)
+            self.ledger = Books(self._ledger, timezone=self.config.ledger.timezone, clock=self._clock)
             self._providers = dict(
                 self._given_providers
                 or {name: make_provider(name, settings) for name, settings in self.config.providers.items()}
@@ -205,7 +205,7 @@ class SessionPool:
         self._jobs.stop()
         try:
             async with asyncio.timeout(bound):
-                await self._sessions.driver.aclose()
+                await self._sessions.connections.aclose()
         except Exception as error:  # noqa: BLE001 - Playwright's own end must not keep browsers from ending
             log.warning("Playwright did not stop cleanly: %r", error)
         for name, provider in self._providers.items():

@@ -34,7 +34,7 @@ from tabkeeper.errors import (
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Hold, HoldRequest, SessionUsage, StateChange
 from tabkeeper.pool.board import Board
-from tabkeeper.pool.browser import Driver, SessionBrowser
+from tabkeeper.pool.browser import Connections, SessionBrowser
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
@@ -86,7 +86,7 @@ class Sessions:
         self._rng = rng
         self._refuse = refuse
         self.board = board
-        self.driver = Driver()
+        self.connections = Connections()
         self.running: dict[str, Running] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         """All work under way; the pool's end waits for it."""
@@ -125,9 +125,16 @@ class Sessions:
             # Only the pool cancels this: the session was ended before it was ready.
             await self._abandon(running)
             raise
+        except Exception as error:
+            # An adapter that breaks its contract must not cost a place for ever, nor leave its caller waiting.
+            log.exception("session %s could not be created at %r", session.id, session.provider)
+            await self._broken(running, error)
+            return
         running.remote = remote
         running.browser = SessionBrowser(
-            self.driver, remote.connect_url, lambda why: self.lost(session.id, why)
+            self.connections.to(remote.connect_url, shared=remote.shared),
+            shared=remote.shared,
+            on_lost=lambda why: self.lost(session.id, why),
         )
         try:
             await self._ledger.activate(
@@ -148,6 +155,15 @@ class Sessions:
                 self.board.ready(session)
             else:
                 self._spawn(self._close(running), f"close {session.id}")
+
+    async def _broken(self, running: Running, error: Exception) -> None:
+        session = running.session
+        request = session.covers if session.state is State.CREATING else None
+        await self._abandon(running)
+        if request is not None and request.waiting:
+            refusal = SessionCreationError(f"session {session.id} could not be created: {error!r}")
+            refusal.__cause__ = error
+            self._refuse(request, refusal)
 
     async def _hold(self, running: Running) -> Hold | None:
         """Hold the worst case; None if the ledger refused, after telling board and requester."""
@@ -307,10 +323,13 @@ class Sessions:
         if running.hold is not None:
             running.remote = await self._look_up(running.session)
         running.creating = None
-        if running.remote is not None:
-            await self._close(running)
-        else:
+        if running.remote is None:
             self._gone(running)
+            return
+        if running.session.state is State.CREATING:
+            self.board.end(running.session, "creation broke off")
+        else:
+            await self._close(running)
 
     def _gone(self, running: Running) -> None:
         self.running.pop(running.session.id, None)
@@ -391,12 +410,20 @@ class Sessions:
                     await provider.close(remote.provider_session_id)
             except (ProviderError, TimeoutError) as error:
                 log.warning("session %s is not closed at %r yet: %r", session.id, session.provider, error)
+                await self._owe_release(session, error)
             else:
                 return True
             if self.stopping:
                 return False
             await asyncio.sleep(wait * self._rng.uniform(0.75, 1.25))
             wait = min(wait * 2, 30.0)
+
+    async def _owe_release(self, session: Session, error: Exception) -> None:
+        """Put the release on record, so that it is shown, and taken up by the next start if this process ends."""
+        try:
+            await self._ledger.release_later(session.id, reason=session.reason, error=repr(error)[:500])
+        except LedgerError as failed:
+            log.warning("the unconfirmed end of session %s could not be noted: %s", session.id, failed)
 
     def note(self, session: Session, old: str, new: str, reason: str) -> None:
         """Record a change of state."""

