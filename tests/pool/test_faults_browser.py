@@ -17,7 +17,7 @@ from playwright.async_api import Error as PlaywrightError
 from sqlalchemy import text
 
 from tabkeeper.config import PoolConfig, ProviderSettings, parse_config
-from tabkeeper.errors import BudgetExceededError, LeaseLostError, SessionInUseError
+from tabkeeper.errors import BudgetExceededError, LeaseLostError, SessionCreationError, SessionInUseError
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.providers.chromium import find_browser
 from tabkeeper.providers.local import LocalProvider
@@ -283,3 +283,17 @@ async def test_fault_j_a_hundred_requests_against_a_budget_for_three(tmp_path: P
             await (await lease.new_page()).goto(PAGE)
             await lease.release()
         assert await clean_verdict(pool) == []
+
+
+async def test_a_file_that_is_no_program_is_refused_at_once_and_by_name(tmp_path: Path) -> None:
+    nonsense = tmp_path / "chromium"
+    nonsense.write_bytes(b"\x7fNOT A PROGRAM")
+    nonsense.chmod(0o755)
+    provider = local(tmp_path, executable_path=nonsense)
+    began = time.monotonic()
+    async with SessionPool(config(tmp_path), providers={"local": provider}) as pool:
+        with pytest.raises(
+            SessionCreationError, match=r"chromium is no program that can be run.*executable_path"
+        ):
+            await pool.get_session("web", timeout=20)
+    assert time.monotonic() - began < 10

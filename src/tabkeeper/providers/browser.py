@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -31,6 +32,10 @@ _KILL_SECONDS = 3.0
 
 class LaunchError(Exception):
     """The browser did not come up; the message has the end of what it said."""
+
+
+class NotExecutableError(LaunchError):
+    """The program cannot be run at all, so trying again is no use."""
 
 
 class Browser:
@@ -84,6 +89,10 @@ class Browser:
             )
         except OSError as error:
             os.close(reader)
+            if error.errno in {errno.ENOEXEC, errno.EACCES, errno.ENOENT}:
+                raise NotExecutableError(
+                    f"{executable} is no program that can be run: {error.strerror}"
+                ) from None
             raise LaunchError(f"{executable} cannot be started: {error}") from None
         finally:
             os.close(writer)

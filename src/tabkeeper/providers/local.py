@@ -33,7 +33,7 @@ from tabkeeper.providers.base import (
     RemoteSession,
     SessionSpec,
 )
-from tabkeeper.providers.browser import Browser, LaunchError
+from tabkeeper.providers.browser import Browser, LaunchError, NotExecutableError
 from tabkeeper.providers.devtools import DevToolsError, sweep
 from tabkeeper.providers.processes import Processes, settled
 
@@ -113,6 +113,8 @@ class LocalProvider:
             raise ProviderRequestError(self.name, f"session {spec.session_id} exists already")
         try:
             browser = await (self._join_shared() if self._sharing else self._processes.launch())
+        except NotExecutableError as error:
+            raise ProviderRequestError(self.name, f"{error}; set executable_path to a browser") from error
         except LaunchError as error:
             raise self._unavailable(f"no browser for session {spec.session_id}: {error}") from error
         self._check_open()
@@ -259,7 +261,9 @@ class LocalProvider:
             raise LaunchError("the provider was closed meanwhile")
         error = launching.exception()
         if error is not None:
-            raise LaunchError(str(error)) from error
+            raise (
+                type(error)(str(error)) if isinstance(error, LaunchError) else LaunchError(str(error))
+            ) from error
         if self._shared is None:
             raise LaunchError("the browser died at once")
         return self._shared
