@@ -1,0 +1,114 @@
+"""Migrations: shipped, equal to the models, safe to run at once, and clear about what they cannot do."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from tabkeeper.errors import ConfigError, SchemaVersionError
+from tabkeeper.ledger import schema
+from tabkeeper.ledger.engines import write_engine
+from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.ledger.models import metadata
+
+from .builders import ask, config, opened, query, tamper, used
+
+
+@pytest.fixture
+def engine(ledger_url):
+    engine = write_engine(ledger_url)
+    yield engine
+    engine.dispose()
+
+
+def test_migrations_and_models_agree_after_up_down_and_up_again(engine):
+    assert schema.differences(engine) == []
+    schema.downgrade(engine)
+    assert len(schema.differences(engine)) > 10
+    schema.upgrade(engine)
+    assert schema.differences(engine) == []
+
+
+def test_the_code_expects_the_newest_migration():
+    assert schema.script_head() == schema.HEAD == schema.KNOWN[-1]
+
+
+def test_no_column_is_a_float_or_a_database_decimal():
+    types = {str(column.type) for table in metadata.tables.values() for column in table.columns}
+    assert types <= {"BIGINT", "TEXT"}
+
+
+async def test_a_database_of_a_newer_version_says_upgrade_the_package(ledger_url):
+    tamper(ledger_url, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaVersionError, match="upgrade the package"):
+        await Ledger.open(config(ledger_url))
+
+
+async def test_an_older_or_empty_database_says_db_upgrade_where_upgrading_is_off(ledger_url, engine):
+    schema.downgrade(engine)
+    with pytest.raises(SchemaVersionError, match="tabkeeper db upgrade"):
+        await Ledger.open(config(ledger_url, auto_upgrade=False))
+    async with opened(ledger_url):
+        pass
+
+
+async def test_many_first_opens_at_once_make_one_schema(ledger_url, engine):
+    schema.downgrade(engine)
+    ledgers = await asyncio.gather(*(Ledger.open(config(ledger_url)) for _ in range(8)))
+    for ledger in ledgers:
+        await ledger.aclose()
+    assert query(ledger_url, "SELECT COUNT(*) FROM process WHERE ended_at IS NOT NULL") == [(8,)]
+
+
+def test_many_processes_open_a_new_file_at_once(tmp_path):
+    code = (
+        "import asyncio\n"
+        "from tabkeeper.config import parse_config\n"
+        "from tabkeeper.ledger.ledger import Ledger\n"
+        "async def main():\n"
+        f"    ledger = await Ledger.open(parse_config({{'ledger': {{'url': 'sqlite:///{tmp_path}/new.db'}}}}))\n"
+        "    await ledger.aclose()\n"
+        "asyncio.run(main())\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(4)]
+    for process in running:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+    assert query(f"sqlite:///{tmp_path}/new.db", "SELECT COUNT(*) FROM process") == [(4,)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE entry SET amount_n = 9",
+        "DELETE FROM entry",
+        "UPDATE entry_line SET amount_n = 9",
+        "DELETE FROM entry_line",
+        "UPDATE posting SET d_spent_n = 9",
+        "DELETE FROM posting",
+    ],
+)
+async def test_the_journal_is_append_only(ledger_url, change):
+    async with opened(ledger_url, budgets=[{"name": "daily", "limit": "1.00"}]) as ledger:
+        await ledger.hold(ask())
+        await ledger.settle("s", used(), reason="idle")
+        with pytest.raises(DBAPIError, match="append-only"):
+            tamper(ledger_url, change)
+
+
+def test_the_check_of_the_lint_gate_is_clean_and_can_fail(sqlite_url):
+    command = [sys.executable, "-m", "tabkeeper.ledger.schema"]
+    assert subprocess.run([*command, "check", sqlite_url], timeout=60).returncode == 0
+    tamper(sqlite_url, "DROP INDEX ix_lease_session_id")
+    failed = subprocess.run([*command, "check", sqlite_url], timeout=60, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "ix_lease_session_id" in failed.stderr
+    assert subprocess.run(command, timeout=60, capture_output=True).returncode == 2
+
+
+@pytest.mark.parametrize("url", ["mysql://h/d", "nonsense", "http://example.org"])
+async def test_an_address_of_something_else_is_a_config_error(url):
+    with pytest.raises(ConfigError, match=r"ledger\.url"):
+        await Ledger.open(config(url))
