@@ -98,16 +98,26 @@ class Connection:
         """Connect on first use, and again after a failure."""
         if self._connecting is None or (self._connecting.done() and self.made is None):
             self._connecting = asyncio.create_task(self._connect(), name="tabkeeper-connect")
-        return await asyncio.shield(self._connecting)
+        connecting = self._connecting
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not connecting.cancelled() or (task is not None and task.cancelling()):
+                raise
+            # Nobody cancelled the caller: the session ended while it was being connected to.
+            raise PlaywrightError("the session ended while it was being connected to") from None
 
     async def _connect(self) -> Browser:
         playwright = await self._driver.playwright()
         browser = await playwright.chromium.connect_over_cdp(self._connect_url)
         self.given = set(browser.contexts)
-        browser.on("disconnected", lambda _: self._disconnected())
+        browser.on("disconnected", lambda _: self._disconnected(browser))
         return browser
 
-    def _disconnected(self) -> None:
+    def _disconnected(self, browser: Browser) -> None:
+        if self.made is not browser:
+            return  # we ended it ourselves, and whoever listens by now is on the next one
         for on_lost in list(self._listeners):
             on_lost("browser disconnected")
 
