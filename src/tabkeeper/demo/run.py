@@ -38,7 +38,7 @@ from tabkeeper.reports.report import CostReport
 FULL = 60
 """Tasks for which the budget in `demo.toml` is meant to run out near the end."""
 BUDGET = Money.parse("0.15")
-LEAST_BUDGET = Money.parse("0.05")
+LEAST_BUDGET = Money.parse("0.06")
 _LOOK_SECONDS = 0.2
 
 
@@ -150,7 +150,7 @@ async def run(options: Options, progress: Progress) -> Outcome:
         Check(
             name="nothing left running",
             ok=not left and leftovers.browsers > 0,
-            detail=f"{leftovers.browsers} browser processes were started, {len(left)} are left"
+            detail=f"{leftovers.browsers} processes of browsers were started, {len(left)} are left"
             + (f": {', '.join(left)}" if left else ""),
         ),
     )

@@ -23,15 +23,20 @@ _BAR = 40
 
 def introduce(progress: Progress, console: Console, *, url_count: int) -> None:
     """Say what is about to happen, and which prices are made up."""
-    own = f"{url_count} page{'s' if url_count != 1 else ''} of yours"
+    pages = (
+        f"{url_count} page{'s' if url_count != 1 else ''} of yours"
+        if url_count
+        else "a small website on 127.0.0.1"
+    )
     console.print(
-        f"[bold]Tabkeeper demo[/]: {len(progress.tasks)} tasks on {own if url_count else 'a small website on 127.0.0.1'}.\n"
+        f"[bold]Tabkeeper demo[/]: {len(progress.tasks)} tasks on {pages}.\n"
         "A pool of 3 Chromium sessions, 3 platforms with limits of their own, 2 tenants, 4 priorities.\n"
         "Arrivals and lengths: Azure Functions Invocation Trace 2019 (Microsoft, CC BY 4.0), compressed.\n"
         "Local Chromium costs nothing; here it is given a price, $0.01 per session and $0.36 per hour, so\n"
         "that there is money to see, and a hard daily budget that does not suffice for all tasks.\n"
         f"Seed {progress.seed}; --seed repeats it.\n",
         highlight=False,
+        soft_wrap=True,
     )
 
 
