@@ -276,7 +276,9 @@ class Table:
         made = session or next(iter(self.creating.values()))
         del self.creating[made.id]
         self.closing.pop(made.id, None)
-        return self.board.denied(made, until=self.now + wait, why="a budget", only_free=only_free)
+        return self.board.denied(
+            made, until=self.now + wait, why="a budget", effect="only free" if only_free else "wait"
+        )
 
     def closed(self, session: Session | None = None) -> Session:
         """An end (the oldest unless told) is confirmed."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol, assert_never
 
 from tabkeeper.clock import Clock, Instant
 from tabkeeper.pool.model import ENDING, NEVER, Action, Close, Request, Session, State
 from tabkeeper.pool.plan import end_session, plan, wake_at
 from tabkeeper.pool.view import View
+
+Effect = Literal["wait", "only free", "refuse"]
+"""What a budget's no means for its lane: wait, use free providers, or refuse (and evict nobody for a while)."""
 
 
 class Board(Protocol):
@@ -36,7 +39,7 @@ class Board(Protocol):
     def failed(self, session: Session, *, blame: str, provider_wait: float, counts: bool) -> Request | None:
         """A creation failed and left nothing running; returns the request it was meant for."""
 
-    def denied(self, session: Session, *, until: Instant, why: str, only_free: bool) -> Request | None:
+    def denied(self, session: Session, *, until: Instant, why: str, effect: Effect) -> Request | None:
         """A budget does not admit the session before `until`; returns the request it was meant for."""
 
     def released(self, session: Session, use: int, *, keep: bool, reason: str) -> bool:
@@ -123,6 +126,8 @@ class MemoryBoard:
 
     def held(self, session: Session, life_seconds: float) -> None:
         """See `Board.held`."""
+        lane = self.view.lane(session.lane)
+        lane.blocked_by, lane.poor_until = "", 0.0
         rules = self.view.rules.platforms[session.lane.platform]
         margin = self.view.rules.close_timeout
         session.dies_at = session.created_at + max(0.0, life_seconds - margin)
@@ -155,15 +160,20 @@ class MemoryBoard:
         self._vacate(session, now)
         return request
 
-    def denied(self, session: Session, *, until: Instant, why: str, only_free: bool) -> Request | None:
+    def denied(self, session: Session, *, until: Instant, why: str, effect: Effect) -> Request | None:
         """See `Board.denied`."""
         now = self._clock.monotonic()
         lane = self.view.lane(session.lane)
         lane.blocked_by = why
-        if only_free:
-            lane.paid_from = until
-        else:
-            lane.wants_at = until
+        match effect:
+            case "wait":
+                lane.wants_at = until
+            case "only free":
+                lane.paid_from = until
+            case "refuse":
+                lane.poor_until = until
+            case _:
+                assert_never(effect)
         self.view.wake_at_least(until)
         request = _meant_for(session)
         self._vacate(session, now)
@@ -222,8 +232,8 @@ class MemoryBoard:
     def money_freed(self) -> None:
         """See `Board.money_freed`."""
         for lane in self.view.lanes.values():
-            if lane.wants_at or lane.paid_from:
-                lane.wants_at = lane.paid_from = 0.0
+            if lane.blocked_by:
+                lane.wants_at = lane.paid_from = lane.poor_until = 0.0
                 lane.blocked_by = ""
         self.poke()
 

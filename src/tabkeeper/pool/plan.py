@@ -198,6 +198,9 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
                 view.park(key)
             continue
         if victim.state is State.IDLE:
+            if now < lane.poor_until:
+                passed_over.add(key)
+                continue
             end_session(view, victim, "evicted", now, actions)
         view.cover(request, victim)
 
@@ -290,7 +293,7 @@ def why_waiting(view: View, request: Request, now: Instant) -> str:
     platform = request.lane.platform
     if view.tenant_full(request.tenant):
         return f"tenant {request.tenant!r} holds all {view.leased_by_tenant[request.tenant]} leases it may"
-    if now < lane.wants_at:
+    if lane.blocked_by:
         return lane.blocked_by
     if request.covered_by is not None and request.covered_by.state is State.CREATING:
         return f"a session is still being created at {request.covered_by.provider!r}"
@@ -310,6 +313,4 @@ def why_waiting(view: View, request: Request, now: Instant) -> str:
             waits.append(f"{name!r} has all {provider.limit} sessions it may")
     if waits:
         return "provider " + "; ".join(waits)
-    if now < lane.paid_from:
-        return lane.blocked_by
     return f"others come first ({counts})"

@@ -33,7 +33,7 @@ from tabkeeper.errors import (
 )
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Hold, HoldRequest, SessionUsage, StateChange
-from tabkeeper.pool.board import Board
+from tabkeeper.pool.board import Board, Effect
 from tabkeeper.pool.browser import Connections, SessionBrowser
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, PlatformRules, Request, Session, State
@@ -214,12 +214,13 @@ class Sessions:
         until = now + BUDGET_POLL
         if error.resets_at is not None:
             until = min(until, now + max(0.0, (error.resets_at - self._clock.now()).total_seconds()))
-        can_fall_back = error.on_exceed == "fallback" and self._free_provider_of(session)
-        if can_fall_back or error.on_exceed == "wait":
-            self.board.denied(session, until=until, why=str(error), only_free=can_fall_back)
-            return
-        request = self.board.failed(session, blame="a budget", provider_wait=0.0, counts=False)
-        if request is not None:
+        effect: Effect = "refuse"
+        if error.on_exceed == "wait":
+            effect = "wait"
+        elif error.on_exceed == "fallback" and self._free_provider_of(session):
+            effect = "only free"
+        request = self.board.denied(session, until=until, why=str(error), effect=effect)
+        if effect == "refuse" and request is not None:
             self._refuse(request, error)
 
     def _free_provider_of(self, session: Session) -> bool:

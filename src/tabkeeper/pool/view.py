@@ -34,6 +34,7 @@ class LaneView:
         "idle",
         "key",
         "paid_from",
+        "poor_until",
         "rules",
         "spare",
         "uncovered",
@@ -55,8 +56,10 @@ class LaneView:
         """No creation is begun before then (a budget said no)."""
         self.paid_from: Instant = 0.0
         """Until then only free providers are used (`on_exceed = "fallback"`)."""
+        self.poor_until: Instant = 0.0
+        """Until then nobody is evicted for it: a budget has just said no, and may again."""
         self.blocked_by = ""
-        """Why `wants_at` or `paid_from` is in the future, for people."""
+        """What the last budget that said no had to say, for people; empty once one says yes."""
 
 
 class ProviderView:
