@@ -27,7 +27,7 @@ class Cable:
     def __init__(self, ledger):
         self.pulled = False
         engine = ledger._engine
-        event.listen(engine, "before_cursor_execute", self._check)
+        event.listen(engine, "begin", self._check)
         event.listen(engine, "do_connect", self._check)
 
     def _check(self, *_):

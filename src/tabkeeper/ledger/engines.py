@@ -137,6 +137,9 @@ def is_worth_retrying(error: BaseException) -> bool:
         return state in _RETRY_STATES or state.startswith("57P")
     if getattr(error, "connection_invalidated", False):
         return True
+    # A connection that breaks in the middle tells it bare; one that cannot be made comes wrapped.
+    if cause is error and type(cause).__module__.startswith("psycopg"):
+        return type(cause).__name__ in {"OperationalError", "InterfaceError"}
     return any(word in str(cause).lower() for word in _RETRY_WORDS)
 
 

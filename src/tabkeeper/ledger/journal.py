@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row
-
 from tabkeeper.errors import IdempotencyConflictError, LedgerError
 from tabkeeper.ledger.budgets import Denial, WindowBook, admit, post, tell
 from tabkeeper.ledger.pricebook import PriceBook
 from tabkeeper.ledger.settling import Bill, draw_up
-from tabkeeper.ledger.transaction import Transaction
+from tabkeeper.ledger.transaction import Row, Transaction
 from tabkeeper.money import Money
 
 Payload = Mapping[str, Any]
@@ -215,7 +213,7 @@ def _tell_troubles(tx: Transaction, op: Payload, bill: Bill, forced: int, at: in
         )
 
 
-def _check_settled(tx: Transaction, found: Row[Any], op: Payload, payload_hash: str) -> None:
+def _check_settled(tx: Transaction, found: Row, op: Payload, payload_hash: str) -> None:
     if found.state == "voided":
         raise IdempotencyConflictError(
             f"session {op['session_id']} was voided as never started, but now {op['seconds_us'] / 1e6:.3f} s "
@@ -233,7 +231,7 @@ def _check_settled(tx: Transaction, found: Row[Any], op: Payload, payload_hash: 
         )
 
 
-def _same_hold(found: Row[Any], payload_hash: str, facts: Mapping[str, Any]) -> Held:
+def _same_hold(found: Row, payload_hash: str, facts: Mapping[str, Any]) -> Held:
     if found.payload_hash != payload_hash:
         mine = {"platform": found.platform, "provider": found.provider, "tenant": found.tenant}
         differs = [key for key, value in mine.items() if facts[key] != value] or [
@@ -254,7 +252,7 @@ def _same_hold(found: Row[Any], payload_hash: str, facts: Mapping[str, Any]) -> 
     )
 
 
-def _hold_row(tx: Transaction, session_id: str, *, lock: bool = False) -> Row[Any] | None:
+def _hold_row(tx: Transaction, session_id: str, *, lock: bool = False) -> Row | None:
     return tx.row(
         _HOLD + (" FOR UPDATE OF h" if lock and tx.is_postgres else ""),
         s=session_id,

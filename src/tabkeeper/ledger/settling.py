@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row
-
 from tabkeeper.ledger.instants import HOUR_US, micros, moment
 from tabkeeper.ledger.pricebook import PriceBook
 from tabkeeper.ledger.rates import Line, RateCard, lines, rounding_part
 from tabkeeper.ledger.shares import divide
-from tabkeeper.ledger.transaction import Transaction
+from tabkeeper.ledger.transaction import Row, Transaction
 from tabkeeper.money import Money
 
 _SUMS = (
@@ -43,11 +41,11 @@ _ADD_LINE = _upsert("rollup_line", ("hour_at", "provider", "platform", "tenant",
 class Bill:
     """A session's bill before it is written."""
 
-    hold: Row[Any]
+    hold: Row
     op: Mapping[str, Any]
     cost: Money
     lines: list[Line]
-    leases: list[Row[Any]]
+    leases: list[Row]
     shares: list[Money]
     idle: Money
     rounding: Money
@@ -129,7 +127,7 @@ def _line_values(line: Line) -> dict[str, Any]:
     }
 
 
-def draw_up(tx: Transaction, prices: PriceBook, hold: Row[Any], op: Mapping[str, Any]) -> Bill:
+def draw_up(tx: Transaction, prices: PriceBook, hold: Row, op: Mapping[str, Any]) -> Bill:
     """Price the usage `op` of the session of `hold`, taking from the month's allowance what is left of it."""
     card = prices.card(tx, hold.rate_card_id)
     seconds = op["seconds_us"] / 1_000_000
@@ -158,7 +156,7 @@ def draw_up(tx: Transaction, prices: PriceBook, hold: Row[Any], op: Mapping[str,
     )
 
 
-def _allowance_left(tx: Transaction, hold: Row[Any], card: RateCard) -> dict[str, int]:
+def _allowance_left(tx: Transaction, hold: Row, card: RateCard) -> dict[str, int]:
     """Read, and lock, what is left of this month's included quantities."""
     left = {}
     for part in sorted(card.components, key=lambda part: part.kind):
@@ -178,7 +176,7 @@ def _allowance_left(tx: Transaction, hold: Row[Any], card: RateCard) -> dict[str
     return left
 
 
-def _use_allowance(tx: Transaction, hold: Row[Any], card: RateCard, bill: list[Line]) -> None:
+def _use_allowance(tx: Transaction, hold: Row, card: RateCard, bill: list[Line]) -> None:
     for line in bill:
         if line.included_qty:
             tx.run(

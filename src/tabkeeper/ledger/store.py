@@ -228,6 +228,7 @@ class Writer:
                         tx.row("SELECT pg_advisory_xact_lock(:key)", key=_PG_WRITER_LOCK)
                     self._operations.begin(tx)
                     work(tx)
+                    tx.close()
                     committing[0] = True
                     transaction.commit()
             except Exception as error:

@@ -1,18 +1,22 @@
 """One open transaction, spoken to in plain SQL that both databases understand.
 
-Statements name their parameters ``:like_this``; the driver's own spelling is put in once and remembered.
+Statements name their parameters ``:like_this`` and go straight to the driver: a hold is a dozen of them, and
+what lies between would cost more than the database does.
 """
 
 from __future__ import annotations
 
 import re
+from collections import namedtuple
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection
+
+Row = Any
+"""A named tuple with the statement's columns."""
 
 
 @cache
@@ -20,13 +24,19 @@ def _for_psycopg(sql: str) -> str:
     return re.sub(r"(?<![:\w]):(\w+)", r"%(\1)s", sql)
 
 
+@cache
+def _shape(columns: tuple[str, ...]) -> Any:
+    make_type: Any = namedtuple  # noqa: PYI024 - its fields are known only at run time
+    return make_type("Row", columns)._make
+
+
 class Transaction:
     """Runs statements on a connection that is inside a transaction; decides nothing about its end."""
 
-    __slots__ = ("_connection", "_savepoints", "is_broken", "is_postgres")
+    __slots__ = ("_cursor", "_savepoints", "is_broken", "is_postgres")
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._cursor: Any = connection.connection.cursor()
         self._savepoints = 0
         self.is_broken = False
         """The database gave the transaction up by itself (a full disk does that to SQLite)."""
@@ -34,41 +44,51 @@ class Transaction:
 
     def run(self, sql: str, /, **values: Any) -> int:
         """Run a statement and return how many rows it changed."""
-        return int(self._execute(sql, values).rowcount)
+        self._execute(sql, values)
+        return int(self._cursor.rowcount)
 
-    def row(self, sql: str, /, **values: Any) -> Row[Any] | None:
+    def row(self, sql: str, /, **values: Any) -> Row | None:
         """Return the first row, or None; the statement is run to its end."""
-        rows = self._execute(sql, values).fetchall()
+        rows = self.rows(sql, **values)
         return rows[0] if rows else None
 
-    def rows(self, sql: str, /, **values: Any) -> list[Row[Any]]:
+    def rows(self, sql: str, /, **values: Any) -> list[Row]:
         """Return all rows."""
-        return list(self._execute(sql, values).fetchall())
+        self._execute(sql, values)
+        found = self._cursor.fetchall()
+        if not found:
+            return []
+        make = _shape(tuple(column[0] for column in self._cursor.description))
+        return [make(row) for row in found]
 
     def many(self, sql: str, values: Iterable[Mapping[str, Any]]) -> None:
         """Run a statement for each mapping; made lazily, so that other threads get their turn in between."""
-        driver: Any = self._connection.connection.cursor()
-        try:
-            driver.executemany(_for_psycopg(sql) if self.is_postgres else sql, values)
-        finally:
-            driver.close()
+        self._cursor.executemany(_for_psycopg(sql) if self.is_postgres else sql, values)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what was done inside if it raises, and only that."""
         self._savepoints += 1
         name = f"item_{self._savepoints}"
-        self._connection.exec_driver_sql(f"SAVEPOINT {name}")
+        self._cursor.execute(f"SAVEPOINT {name}")
         try:
             yield
         except BaseException:
             try:
-                self._connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {name}")
-                self._connection.exec_driver_sql(f"RELEASE SAVEPOINT {name}")
-            except SQLAlchemyError:
+                self._cursor.execute(f"ROLLBACK TO SAVEPOINT {name}")
+                self._cursor.execute(f"RELEASE SAVEPOINT {name}")
+            except Exception:  # noqa: BLE001 - the first error is the one to tell
                 self.is_broken = True
             raise
-        self._connection.exec_driver_sql(f"RELEASE SAVEPOINT {name}")
+        self._cursor.execute(f"RELEASE SAVEPOINT {name}")
 
-    def _execute(self, sql: str, values: Mapping[str, Any]) -> Any:
-        return self._connection.exec_driver_sql(_for_psycopg(sql) if self.is_postgres else sql, dict(values))
+    def close(self) -> None:
+        """Let go of the driver's cursor."""
+        self._cursor.close()
+
+    def _execute(self, sql: str, values: Mapping[str, Any]) -> None:
+        if self.is_postgres:
+            # Without parameters the driver takes a percent sign for itself, so it is told there are none.
+            self._cursor.execute(_for_psycopg(sql), values or None)
+        else:
+            self._cursor.execute(sql, values)
