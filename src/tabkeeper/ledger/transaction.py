@@ -33,11 +33,10 @@ def _shape(columns: tuple[str, ...]) -> Any:
 class Transaction:
     """Runs statements on a connection that is inside a transaction; decides nothing about its end."""
 
-    __slots__ = ("_cursor", "_savepoints", "is_broken", "is_postgres")
+    __slots__ = ("_cursor", "is_broken", "is_postgres")
 
     def __init__(self, connection: Connection) -> None:
         self._cursor: Any = connection.connection.cursor()
-        self._savepoints = 0
         self.is_broken = False
         """The database gave the transaction up by itself (a full disk does that to SQLite)."""
         self.is_postgres = connection.dialect.name == "postgresql"
@@ -68,19 +67,19 @@ class Transaction:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what was done inside if it raises, and only that."""
-        self._savepoints += 1
-        name = f"item_{self._savepoints}"
-        self._cursor.execute(f"SAVEPOINT {name}")
+        # One name for all, the innermost counts: psycopg prepares what it sees often, and a hundred names would
+        # push the statements that matter out of its cache.
+        self._cursor.execute("SAVEPOINT item")
         try:
             yield
         except BaseException:
             try:
-                self._cursor.execute(f"ROLLBACK TO SAVEPOINT {name}")
-                self._cursor.execute(f"RELEASE SAVEPOINT {name}")
+                self._cursor.execute("ROLLBACK TO SAVEPOINT item")
+                self._cursor.execute("RELEASE SAVEPOINT item")
             except Exception:  # noqa: BLE001 - the first error is the one to tell
                 self.is_broken = True
             raise
-        self._cursor.execute(f"RELEASE SAVEPOINT {name}")
+        self._cursor.execute("RELEASE SAVEPOINT item")
 
     def close(self) -> None:
         """Let go of the driver's cursor."""
