@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 from tabkeeper.clock import VirtualClock
-from tabkeeper.pool.board import MemoryBoard
+from tabkeeper.pool.board import Effect, MemoryBoard
 from tabkeeper.pool.model import (
     Action,
     Close,
@@ -271,14 +271,12 @@ class Table:
         return self.board.failed(made, blame="a test", provider_wait=wait, counts=True)
 
     def denied(
-        self, session: Session | None = None, *, wait: float = 60.0, only_free: bool = False
+        self, session: Session | None = None, *, wait: float = 60.0, effect: Effect = "wait"
     ) -> Request | None:
         made = session or next(iter(self.creating.values()))
         del self.creating[made.id]
         self.closing.pop(made.id, None)
-        return self.board.denied(
-            made, until=self.now + wait, why="a budget", effect="only free" if only_free else "wait"
-        )
+        return self.board.denied(made, until=self.now + wait, why="a budget", effect=effect)
 
     def closed(self, session: Session | None = None) -> Session:
         """An end (the oldest unless told) is confirmed."""

@@ -169,6 +169,11 @@ def promises(view: View) -> Counter[str]:
     return Counter(r.tenant for r in view.requests.values() if r.covered_by is not None)
 
 
+def poor(view: View, request: Request, now: float) -> bool:
+    """Say whether a budget has just refused the request's lane, so that nobody is evicted for it."""
+    return now < view.lanes[request.lane].poor_until
+
+
 def how_to_help(view: View, request: Request, now: float, taken: Places) -> str | None:
     """Name a way to make a session for the request, if there is one."""
     platform = request.lane.platform
@@ -177,7 +182,11 @@ def how_to_help(view: View, request: Request, now: float, taken: Places) -> str 
         if not full:
             return f"room at {name}"
         for session in view.sessions.values():
-            if session.state is State.IDLE and frees(session, full, platform, name):
+            if (
+                session.state is State.IDLE
+                and frees(session, full, platform, name)
+                and not poor(view, request, now)
+            ):
                 return f"{session} to evict for {name}"
     return None
 
@@ -484,6 +493,7 @@ class Judge:
             assert meant is not None, f"{session} is evicted for nobody"
             assert meant.id in facts.waiting
             lane = meant.lane
+            assert not poor(self.view, meant, now), f"{session} is evicted for a lane without money"
             assert facts.state[session.id] is State.IDLE, (
                 f"{session} is evicted from {facts.state[session.id]}"
             )
@@ -566,7 +576,7 @@ class Judge:
                     full = taken.full(request.lane.platform, name)
                     room = not full
                     if isinstance(action, Close):
-                        room = frees(made, full, request.lane.platform, name)
+                        room = frees(made, full, request.lane.platform, name) and not poor(view, request, now)
                     assert not room, f"{request} could have had what {lucky} got: {action}"
             if isinstance(action, Create):
                 taken.take(made.lane.platform, made.provider)
@@ -576,6 +586,8 @@ class Judge:
         session, places_then = grant.session, self._places_then
         for request in self.view.requests.values():
             if request.covered_by is not None or request.tenant in self.view.rules.tenant_limits:
+                continue
+            if poor(self.view, request, now):
                 continue
             if self.order(request)[0] >= self.order(grant.request)[0] or request.lane == session.lane:
                 continue

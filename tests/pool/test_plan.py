@@ -262,6 +262,35 @@ def test_a_failed_creation_that_was_closed_before_is_not_blamed_on_who_waits_for
     assert request.failures == 0
 
 
+def test_a_step_ahead_evicts_nobody_for_a_lane_that_has_just_been_refused_by_a_budget():
+    table = Table(pool_rules(TWO_PLATFORMS, max_sessions=2))
+    shop = warm(table)
+    refused = table.ask("mail")
+    table.denied(effect="refuse", wait=60)
+    table.withdraw(refused)
+    warm(table)
+    waiting = table.ask("shop")
+    table.ask("mail", priority=5)
+    table.release(shop)
+    table.loop.settle()
+    assert table.fate[waiting.id] == "granted"
+
+
+def test_a_lane_that_can_pay_again_evicts_at_once():
+    table = Table(pool_rules(TWO_PLATFORMS, max_sessions=2))
+    refused, other = table.ask("mail", settle=False), table.ask("mail")
+    first, second = table.creating.values()
+    table.denied(first, effect="refuse", wait=60)
+    table.withdraw(refused)
+    shop = idle(table)
+    third = table.ask("mail")
+    assert shop.state is State.IDLE, "a budget has just said no"
+    table.board.held(second, 1000)
+    table.loop.settle()
+    assert shop.covers is third
+    assert other.covered_by is second
+
+
 @pytest.mark.parametrize("limit", ["pool", "platform", "provider"])
 def test_a_whole_step_ahead_takes_the_next_place_whatever_limit_is_full(limit: str):
     rules: dict[str, Rules] = {
@@ -289,6 +318,28 @@ def test_a_step_ahead_evicts_nothing_where_it_has_room_elsewhere():
     table.loop.settle()
     assert shop.state is State.LEASED
     assert [s.provider for s in table.creating.values()] == ["local"]
+
+
+def test_timers_are_swept_when_they_pay_for_it_however_far_their_instants_are():
+    """Instants of nobody in particular (a budget's reset) stay until they come; each sweep went over all of them."""
+    table = Table(pool_rules())
+    looked = 0
+    useful = table.view._useful
+
+    def counted(entry):
+        nonlocal looked
+        looked += 1
+        return useful(entry)
+
+    table.view._useful = counted
+    for n in range(5000):
+        table.view.wake_at_least(1e6 + n)
+    assert looked < 2 * 5000
+    for _ in range(2000):
+        session = warm(table) if not table.lent else table.view.sessions[next(iter(table.lent))]
+        table.release(session)
+        table.ask()
+    assert len(table.view._timers) < 2 * 5000 + 600
 
 
 # ── fault n: a steady stream of high priority ───────────────────────────────────────────────────────────────────────

@@ -100,13 +100,13 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "a passed-over lane is forgotten": (
         "view",
-        "            self._offer_head(lane_key)\n        return found",
-        "            pass\n        return found",
+        "            self._offer_head(lane)\n\n    def park",
+        "            pass\n\n    def park",
     ),
     "a lane's later head forgets the first": (
         "view",
-        "            if promised:\n                passed.add",
-        "            if False:\n                passed.add",
+        "            if promised:\n                aside.add",
+        "            if False:\n                aside.add",
     ),
     "a waiting request does not see a spare creation": (
         "view",
@@ -178,6 +178,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "if lane.waiting.step_of(rival) > step:",
     ),
     "rivals evict beside room": ("plan", "all(_obstacles(view, other, p) for p in providers) and any", "any"),
+    "a step ahead evicts without money": ("plan", " if now >= other.poor_until else []", ""),
+    "evicts without money": ("plan", "if now < lane.poor_until:", "if False:"),
     "the impatient begin creations": ("plan", "view.lane(request.lane).uncovered.discard(request)", "pass"),
     "the impatient wait for a second plan": (
         "plan",
@@ -217,6 +219,8 @@ BY_STORIES = {
     "held-back lanes stay stuck",
     "lanes held back are not noted",
     "a lane's later head forgets the first",
+    "rivals evict beside room",
+    "a step ahead evicts without money",
     "a spare creation is promised past the limit",
     "platforms are parked while a provider is away",
 }

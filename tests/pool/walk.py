@@ -187,8 +187,11 @@ class Walk:
                 if waiter is not None:
                     assert waiter.failures == failures + (waiter is meant)
             case 1 | 2:
-                told = self.table.denied(session, wait=float(1 + number % 6), only_free=how % 8 == 2)
+                effect = pick(("wait", "only free", "refuse"), number)
+                told = self.table.denied(session, wait=float(1 + number % 6), effect=effect)
                 assert told is meant, "somebody else is refused"
+                if told is not None and effect == "refuse":
+                    self.table.withdraw(told)  # as the pool does, with an error
             case 3:
                 self.table.board.held(session, float(2 + number % 20))
                 self.table.ready(session)

@@ -127,6 +127,8 @@ class MemoryBoard:
     def held(self, session: Session, life_seconds: float) -> None:
         """See `Board.held`."""
         lane = self.view.lane(session.lane)
+        if lane.poor_until:
+            self.poke()  # others may be evicted for the lane again
         lane.blocked_by, lane.poor_until = "", 0.0
         rules = self.view.rules.platforms[session.lane.platform]
         margin = self.view.rules.close_timeout

@@ -141,19 +141,23 @@ def _rival(view: View, lane: LaneView, session: Session, request: Request, now: 
     if not _obstacles(view, lane, view.providers[session.provider]):
         return None
     step = lane.waiting.step_of(request)
-    passed_over = {lane.key}
-    while (wanting := view.next_wanting(passed_over)) is not None:
+    aside: set[Lane] = set()
+    view.set_aside(lane.key, aside)
+    found = None
+    while found is None and (wanting := view.next_wanting(aside)) is not None:
         key, rival = wanting
         if lane.waiting.step_of(rival) >= step:
-            return None
+            break
         other = view.lanes[key]
-        providers = _usable(view, other, now)
+        providers = _usable(view, other, now) if now >= other.poor_until else []
         if all(_obstacles(view, other, p) for p in providers) and any(
             _makes_room(view, other, p, session) for p in providers
         ):  # else it needs no place, or this one does not help it
-            return rival
-        passed_over.add(key)
-    return None
+            found = rival
+        else:
+            view.set_aside(key, aside)
+    view.put_back(aside)
+    return found
 
 
 def _makes_room(view: View, lane: LaneView, provider: ProviderView, session: Session) -> bool:
@@ -177,9 +181,9 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
     if view.rules.tenant_limits:  # a request may have been held back when a creation became nobody's
         for session in list(view.spare.values()):
             view.uncover(session)
-    passed_over: set[Lane] = set()
+    aside: set[Lane] = set()
     while (view.idle or view.vacating or len(view.sessions) < view.rules.max_sessions) and (
-        wanting := view.next_wanting(passed_over)
+        wanting := view.next_wanting(aside)
     ) is not None:
         key, request = wanting
         lane = view.lanes[key]
@@ -191,18 +195,20 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
             continue
         victim = _victim(view, lane, providers)
         if victim is None:
-            passed_over.add(key)
             if view.by_platform[key.platform] >= lane.rules.max_sessions and len(providers) == len(
                 lane.rules.providers
             ):  # so nothing on the platform can go, and time alone will not change that
                 view.park(key)
+            else:
+                view.set_aside(key, aside)
             continue
         if victim.state is State.IDLE:
             if now < lane.poor_until:
-                passed_over.add(key)
+                view.set_aside(key, aside)
                 continue
             end_session(view, victim, "evicted", now, actions)
         view.cover(request, victim)
+    view.put_back(aside)
 
 
 def _leave_places_not_needed(view: View, now: Instant) -> None:

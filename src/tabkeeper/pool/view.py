@@ -123,6 +123,8 @@ class View:
         """The key under which a lane stands in `_wanting`: never above that of its first uncovered request."""
         self._parked: dict[str, set[Lane]] = {}
         self._timers: list[tuple[Instant, int, Session | Request | None]] = []
+        self._timers_kept = 0
+        """How many were useful when they were last swept: sweeping again pays when they have doubled."""
         self._ticket = 0
 
     # ── places under the limits ────────────────────────────────────────────────────────────────────────────────────
@@ -200,11 +202,12 @@ class View:
         if head is not None:
             self._offer(lane, self.lanes[lane].uncovered.key(head))
 
-    def next_wanting(self, skip: set[Lane]) -> tuple[Lane, Request] | None:
-        """The request for which a session should be created next, over all lanes but those in `skip`."""
+    def next_wanting(self, aside: set[Lane]) -> tuple[Lane, Request] | None:
+        """The request for which a session should be created next, over all lanes.
+
+        Lanes that must come back later are noted in `aside`; whoever asks calls `put_back` when they are done.
+        """
         promised = self.promised_tenants() if self.rules.tenant_limits else ()
-        passed: set[Lane] = set()
-        found: tuple[Lane, Request] | None = None
         while self._wanting:
             key, lane_key = self._wanting[0]
             if self._bounds.get(lane_key) != key:
@@ -213,26 +216,33 @@ class View:
             if lane_key in self._parked.get(lane_key.platform, ()):
                 del self._bounds[lane_key]
                 continue
-            head = None if lane_key in skip else self.lanes[lane_key].uncovered.head(promised)
+            head = self.lanes[lane_key].uncovered.head(promised)
             if head is None:
-                del self._bounds[lane_key]
-                passed.add(lane_key)
+                self.set_aside(lane_key, aside)
                 continue
             true = self.lanes[lane_key].uncovered.key(head)
             if true == key:
-                found = (lane_key, head)
-                break
+                return lane_key, head
             del self._bounds[lane_key]
             self._offer(lane_key, true)
             if promised:
-                passed.add(lane_key)  # a tenant that may be helped later could stand before this head
-        for lane_key in passed:
-            self._offer_head(lane_key)
-        return found
+                aside.add(lane_key)  # a tenant that may be helped later could stand before this head
+        return None
+
+    def set_aside(self, lane: Lane, aside: set[Lane]) -> None:
+        """Do not offer the lane again before `put_back`."""
+        self._bounds.pop(lane, None)
+        aside.add(lane)
+
+    def put_back(self, aside: set[Lane]) -> None:
+        """Let `next_wanting` offer these lanes again."""
+        for lane in aside:
+            self._offer_head(lane)
 
     def park(self, lane: Lane) -> None:
         """Do not offer the lane in `next_wanting` until something happens on its platform."""
         self._parked.setdefault(lane.platform, set()).add(lane)
+        self._bounds.pop(lane, None)
 
     def _unpark(self, platform: str) -> None:
         for key in self._parked.pop(platform, ()):
@@ -385,9 +395,10 @@ class View:
     def _push(self, at: Instant, thing: Session | Request | None) -> None:
         self._ticket += 1
         heappush(self._timers, (at, self._ticket, thing))
-        if len(self._timers) > 4 * (len(self.sessions) + len(self.requests)) + 256:
+        if len(self._timers) > 2 * self._timers_kept + 256:
             self._timers = [entry for entry in self._timers if self._useful(entry)]
             heapify(self._timers)
+            self._timers_kept = len(self._timers)
 
     def _useful(self, entry: tuple[Instant, int, Session | Request | None]) -> bool:
         at, _, thing = entry
