@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.common import micros
 from tabkeeper.clock import SystemClock
@@ -105,8 +105,8 @@ async def crawlee_browsers(run: Callable[[str, Step], Awaitable[None]]) -> None:
         AUTOMATION_LIBRARY = "stub"
         active = True
         browser_type = "chromium"
-        browser_launch_options: dict[str, Any] = {}
-        browser_new_context_options: dict[str, Any] = {}
+        browser_launch_options: ClassVar[dict[str, Any]] = {}
+        browser_new_context_options: ClassVar[dict[str, Any]] = {}
         max_open_pages_per_browser = 1000
 
         async def __aenter__(self) -> Any:

@@ -99,6 +99,25 @@ async def test_a_page_is_opened_and_the_next_lease_sees_nothing_of_it(tmp_path: 
     assert await gone(tmp_path)
 
 
+async def test_sessions_that_follow_each_other_in_a_shared_browser_do_not_end_each_other(
+    tmp_path: Path,
+) -> None:
+    settings = parse_config(
+        {
+            "pool": {"max_sessions": 1},
+            "ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"},
+            "platforms": {"web": {"max_uses": 1}},
+        }
+    )
+    async with SessionPool(settings, providers={"local": local(tmp_path, isolation="context")}) as pool:
+        for _ in range(8):
+            async with pool.get_session("web") as lease:
+                page = await lease.new_page()
+                await page.goto(PAGE)
+        assert pool.stats().lost == 0
+        assert pool.stats().leases == 8
+
+
 async def test_fault_d_chromium_killed_under_a_lease(tmp_path: Path) -> None:
     async with SessionPool(
         config(tmp_path), providers={"local": local(tmp_path, isolation="process")}

@@ -543,6 +543,20 @@ async def test_a_lease_ends_before_it_costs_more_than_its_cap(clock: VirtualCloc
 
 
 @virtual
+async def test_the_cost_of_a_lease_stands_still_after_its_release(clock: VirtualClock) -> None:
+    async with world(clock, max_sessions=1, rates={"per_hour": "3.60"}) as w:
+        lease = await _get(w)
+        await asyncio.sleep(10)
+        await lease.release()
+        before = lease.cost
+        assert str(before) == "$0.011"
+        await asyncio.sleep(20)
+        assert lease.cost == before
+        await w.pool.close_session(lease.session_id)
+        assert lease.cost == before
+
+
+@virtual
 async def test_unknown_platforms_and_priorities_are_refused_with_advice(clock: VirtualClock) -> None:
     async with world(clock, platforms={"linkedin": {}}, priorities=[-5, 5]) as w:
         with pytest.raises(ConfigError, match="did you mean 'linkedin'"):

@@ -16,6 +16,7 @@ from playwright.async_api import Browser, BrowserContext, Page
 
 from tabkeeper.clock import Instant
 from tabkeeper.errors import LeaseLostError, SessionInUseError, SessionTimeoutError
+from tabkeeper.ledger.rates import RateCard
 from tabkeeper.money import Money
 from tabkeeper.pool.browser import SessionBrowser, Trouble, is_browser_error, trouble
 from tabkeeper.pool.model import Session
@@ -40,12 +41,16 @@ class Holding:
     requested_at: Instant
     granted_at: Instant
     start_age: float
+    """The session's age when the lease began, in seconds."""
+    card: RateCard
     use_timeout: float
     block: tuple[str, ...]
     bytes_before: int
     over: str = ""
     """Empty while the lease runs, then how it ended: "ok", "failed", "reclaimed", "lost"."""
     error: str | None = None
+    end_age: float | None = None
+    """The session's age when the lease ended, in seconds."""
     context: BrowserContext | None = None
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     scopes: set[asyncio.Timeout] = field(default_factory=set)
@@ -145,7 +150,10 @@ class Lease:
 
     @property
     def cost(self) -> Money:
-        """What this lease has cost so far, by the provider's price list; settled when the session ends."""
+        """What this lease has cost, so far or in the end, by the provider's price list.
+
+        The ledger's figure may still differ in the end: when an allowance of the plan covers part of the session.
+        """
         return self._host.cost_of(self._holding)
 
     @property

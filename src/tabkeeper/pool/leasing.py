@@ -154,6 +154,7 @@ class Leases:
         future = self._futures.get(request.id)
         running = self._sessions.running[session.id]
         assert running.remote is not None
+        assert running.hold is not None
         if future is None or future.done():
             # The caller left between its cancellation and its withdrawal.
             self._board.released(session, use, keep=True, reason="")
@@ -182,6 +183,7 @@ class Leases:
             requested_at=request.arrived_at,
             granted_at=now,
             start_age=age,
+            card=running.hold.card,
             use_timeout=settings.use_timeout.total_seconds(),
             block=settings.block,
             bytes_before=running.browser.meter.received if running.browser else 0,
@@ -267,12 +269,11 @@ class Leases:
 
     def cost_of(self, holding: Holding) -> Money:
         """See `lease.Host`."""
-        running = self._sessions.running.get(holding.session.id)
-        if running is None or running.hold is None:
-            return ZERO
-        age = self._clock.monotonic() - running.sent_at
-        before = not_the_leases(running.hold.card, holding.start_age, first=holding.use == 1)
-        return accrued(running.hold.card, age) - before
+        age = holding.end_age
+        if age is None:
+            age = holding.start_age + self._clock.monotonic() - holding.granted_at
+        before = not_the_leases(holding.card, holding.start_age, first=holding.use == 1)
+        return accrued(holding.card, age) - before
 
     def hurt(self, holding: Holding, kind: Trouble, error: BaseException) -> None:
         """See `lease.Host`."""
@@ -341,6 +342,7 @@ class Leases:
         running.holding = None
         session = holding.session
         now = self._clock.monotonic()
+        holding.end_age = now - running.sent_at
         wall = self._clock.now()
         received = running.browser.meter.received if running.browser is not None else 0
         self._ledger.record_lease(
@@ -357,7 +359,7 @@ class Leases:
                 released_at=wall,
                 waited=holding.granted_at - holding.requested_at,
                 start_age=holding.start_age,
-                end_age=now - running.sent_at,
+                end_age=holding.end_age,
                 is_new=holding.use == 1,
                 outcome=holding.over,
                 error=holding.error,
