@@ -286,8 +286,8 @@ def rate_cards(draw):
     parts = [
         Component(
             kind=draw(st.sampled_from(["time", "units", "gb_second"])), unit="u", unit_price=draw(prices),
-            per_qty=draw(st.integers(1000, 4_000_000)), increment_qty=draw(steps), min_qty=draw(st.integers(0, 200_000)),
-            included_qty=draw(st.integers(0, 10**9)),
+            per_qty=draw(st.integers(1000, 4_000_000)), increment_qty=draw(steps),
+            min_qty=draw(st.integers(0, 200_000)), included_qty=draw(st.integers(0, 10**9)),
         ),
         Component(
             kind="proxy_bytes", unit="GB", unit_price=draw(prices), per_qty=draw(st.integers(1000, 2 * GB)),
