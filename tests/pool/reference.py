@@ -170,13 +170,20 @@ def promises(view: View) -> Counter[str]:
 
 
 def poor(view: View, request: Request, now: float) -> bool:
-    """Say whether a budget has just refused the request's lane, so that nobody is evicted for it."""
+    """Say whether a budget has just refused the request's lane, so that nobody is evicted for it.
+
+    Nor is anything bought for it while it has living sessions: its queue is served by these.
+    """
     return now < view.lanes[request.lane].poor_until
 
 
 def how_to_help(view: View, request: Request, now: float, taken: Places) -> str | None:
     """Name a way to make a session for the request, if there is one."""
     platform = request.lane.platform
+    if poor(view, request, now) and any(
+        s.lane == request.lane and s.state not in {*ENDINGS, State.CLOSED} for s in view.sessions.values()
+    ):
+        return None
     for name in usable_providers(view, request.lane, now):
         full = taken.full(platform, name)
         if not full:
@@ -566,7 +573,7 @@ class Judge:
                 ours, theirs = self.order(request), self.order(lucky)
                 # Turns go on after a grant, so of an eviction in between only the steps can be compared.
                 worse = ours > theirs if isinstance(action, Create) else ours[0] >= theirs[0]
-                if request.covered_by is not None or worse:
+                if request.covered_by is not None or worse or poor(view, request, now):
                     continue
                 limit = limits.get(request.tenant)
                 same = request.tenant == lucky.tenant

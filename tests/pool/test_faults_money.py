@@ -208,6 +208,32 @@ def test_requests_without_money_evict_at_most_one_session_in_five_seconds() -> N
     run_virtual(story)
 
 
+def test_a_refused_creation_refuses_its_request_and_not_the_whole_queue() -> None:
+    async def story(clock: VirtualClock) -> None:
+        async with world(
+            clock,
+            max_sessions=3,
+            session_ttl="10m",
+            rates={"per_session": "0.10"},
+            budgets=[{"name": "daily", "limit": "0.20"}],
+        ) as w:
+
+            async def work() -> str:
+                try:
+                    async with w.pool.get_session("web", timeout=60):
+                        await asyncio.sleep(1)
+                except BudgetExceededError:
+                    return "refused"
+                return "served"
+
+            ends = await asyncio.gather(*(work() for _ in range(30)))
+            # Two sessions are paid for; the third creation was refused, and after 5 s one more was tried.
+            assert ends.count("served") >= 26
+            assert 1 <= ends.count("refused") <= 4
+
+    run_virtual(story)
+
+
 # ── o: the database goes away ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -52,6 +52,10 @@ class Lane(NamedTuple):
     owner: str | None = None
 
 
+SERVING = frozenset(State) - ENDING - {State.CLOSED}
+"""States of sessions that serve somebody or will."""
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """Somebody waits for a session. `id` counts arrivals, so it also breaks ties."""

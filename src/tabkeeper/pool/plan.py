@@ -187,6 +187,9 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
     ) is not None:
         key, request = wanting
         lane = view.lanes[key]
+        if now < lane.poor_until and lane.live:  # those who queue are served by what is paid for already
+            view.set_aside(key, aside)
+            continue
         providers = _usable(view, lane, now)
         chosen = next((p for p in providers if not _obstacles(view, lane, p)), None)
         if chosen is not None:

@@ -16,6 +16,7 @@ from tabkeeper.pool.model import (
     ENDING,
     FOLLOWS,
     NEVER,
+    SERVING,
     Lane,
     PlatformRules,
     Request,
@@ -33,6 +34,7 @@ class LaneView:
         "blocked_by",
         "idle",
         "key",
+        "live",
         "paid_from",
         "poor_until",
         "rules",
@@ -57,7 +59,10 @@ class LaneView:
         self.paid_from: Instant = 0.0
         """Until then only free providers are used (`on_exceed = "fallback"`)."""
         self.poor_until: Instant = 0.0
-        """Until then nobody is evicted for it: a budget has just said no, and may again."""
+        """Until then nobody is evicted for it, and nothing is bought while sessions of it live: a budget has just
+        said no, and may again."""
+        self.live = 0
+        """Sessions that serve it or will: all but those on their way out."""
         self.blocked_by = ""
         """What the last budget that said no had to say, for people; empty once one says yes."""
 
@@ -292,6 +297,7 @@ class View:
         self.sessions[session.id] = session
         self.by_platform[session.lane.platform] += 1
         self.by_state[State.CREATING] += 1
+        self.lane(session.lane).live += 1
         self.providers[session.provider].sessions += 1
         self.lane(session.lane).spare[session.id] = self.spare[session.id] = session
 
@@ -310,6 +316,8 @@ class View:
             lane.spare.pop(session.id, None)
             self.spare.pop(session.id, None)
         session.state = state
+        if old in SERVING and state not in SERVING:
+            lane.live -= 1
         self.by_state[old] -= 1
         self.by_state[state] += 1
         if old is State.CREATING and session.covers is not None:
