@@ -56,6 +56,7 @@ MUTATIONS = {
     "I27": ["UPDATE session SET cost_n = cost_n + 1 WHERE id = 'done'"],
     "I28": ["DELETE FROM posting WHERE d_spent_n > 0 AND window_id = 1"],
     "I29": ["UPDATE rollup_hour SET rounding_n = rounding_n + 1"],
+    "I30": ["UPDATE rollup_day SET bytes = bytes + 1"],
 }
 
 

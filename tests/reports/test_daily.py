@@ -107,7 +107,7 @@ async def test_the_pieces_of_broken_hours_count_every_column_as_the_hours_do(gol
     span = Span.of(datetime(2026, 10, 31, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC))
 
     class Broken(Span):
-        whole_hours = Span(0, 0)
+        whole_hours = whole_days = Span(0, 0)
         broken_ends = [span]
 
     broken = Broken(span.start, span.end)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 _MICROSECOND = timedelta(microseconds=1)
 
 

@@ -5,10 +5,13 @@ The same text runs on SQLite and PostgreSQL; `check` runs all over one snapshot.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from tabkeeper.ledger.instants import DAY_US
+from tabkeeper.ledger.settling import LINE_SUMS, SUMS
 from tabkeeper.ledger.types import Violation
 
 
@@ -19,6 +22,15 @@ class Invariant:
     name: str
     meaning: str
     query: str
+
+
+def _same_sums(days: str, hours: str, keys: Sequence[str], sums: Sequence[str]) -> str:
+    by = ", ".join(keys)
+    return (
+        f"SELECT day_at FROM (SELECT day_at, {by}, {', '.join(sums)} FROM {days} UNION ALL "  # noqa: S608 - our names
+        f"SELECT hour_at / {DAY_US} * {DAY_US}, {by}, {', '.join(f'-{c}' for c in sums)} FROM {hours}) AS both_sides "
+        f"GROUP BY day_at, {by} HAVING {' OR '.join(f'SUM({c}) <> 0' for c in sums)}"
+    )
 
 
 def _balance(column: str) -> str:
@@ -186,6 +198,13 @@ INVARIANTS: tuple[Invariant, ...] = (
         "-SUM(s.seconds_us) FROM session s JOIN hold h ON h.session_id = s.id WHERE h.state = 'settled' "
         "GROUP BY 1) AS both_sides GROUP BY hour_at HAVING SUM(idle) <> 0 OR SUM(rounding) <> 0 OR SUM(n) <> 0 "
         "OR SUM(us) <> 0",
+    ),
+    Invariant(
+        "I30",
+        "the daily sums are the hourly ones added up",
+        _same_sums("rollup_day", "rollup_hour", ("provider", "platform", "tenant"), SUMS)
+        + " UNION ALL "
+        + _same_sums("rollup_day_line", "rollup_line", ("provider", "platform", "tenant", "kind"), LINE_SUMS),
     ),
 )
 

@@ -419,6 +419,44 @@ class RollupLineRow(Table, table=True):
     included_qty: int = _number()
 
 
+class RollupDayRow(Table, table=True):
+    """The hourly sums added up by UTC day, so that a month is read from days and the hours at its ends."""
+
+    __tablename__: ClassVar[Any] = "rollup_day"
+    day_at: int = _number(key=True)
+    provider: str = _key()
+    platform: str = _key()
+    tenant: str = _key()
+    cost_n: int = _number()
+    idle_n: int = _number()
+    rounding_n: int = _number()
+    failed_n: int = _number()
+    sessions: int = _number()
+    failed_sessions: int = _number()
+    leases: int = _number()
+    reused: int = _number()
+    failures: int = _number()
+    session_us: int = _number()
+    leased_us: int = _number()
+    waited_us: int = _number()
+    bytes: int = _number()
+
+
+class RollupDayLineRow(Table, table=True):
+    """The hourly sums of lines added up by UTC day."""
+
+    __tablename__: ClassVar[Any] = "rollup_day_line"
+    day_at: int = _number(key=True)
+    provider: str = _key()
+    platform: str = _key()
+    tenant: str = _key()
+    kind: str = _key()
+    amount_n: int = _number()
+    raw_qty: int = _number()
+    billed_qty: int = _number()
+    included_qty: int = _number()
+
+
 class AlertEventRow(Table, table=True):
     """Something somebody should hear of, written with its cause; sending it comes later."""
 

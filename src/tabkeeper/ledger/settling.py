@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tabkeeper.ledger.instants import HOUR_US, micros, moment
+from tabkeeper.ledger.instants import DAY_US, HOUR_US, micros, moment
 from tabkeeper.ledger.pricebook import PriceBook
 from tabkeeper.ledger.rates import Line, RateCard, lines, rounding_part
 from tabkeeper.ledger.shares import divide
 from tabkeeper.ledger.transaction import Row, Transaction
 from tabkeeper.money import Money
 
-_SUMS = (
+SUMS = (
     "cost_n", "idle_n", "rounding_n", "failed_n", "sessions", "failed_sessions", "leases", "reused", "failures",
     "session_us", "leased_us", "waited_us", "bytes",
 )  # fmt: skip
-_LINE_SUMS = ("amount_n", "raw_qty", "billed_qty", "included_qty")
+LINE_SUMS = ("amount_n", "raw_qty", "billed_qty", "included_qty")
 
 
 def _upsert(table: str, keys: Sequence[str], sums: Sequence[str]) -> str:
@@ -33,8 +33,10 @@ def _upsert(table: str, keys: Sequence[str], sums: Sequence[str]) -> str:
     )
 
 
-_ADD_HOUR = _upsert("rollup_hour", ("hour_at", "provider", "platform", "tenant"), _SUMS)
-_ADD_LINE = _upsert("rollup_line", ("hour_at", "provider", "platform", "tenant", "kind"), _LINE_SUMS)
+_ADD_HOUR = _upsert("rollup_hour", ("hour_at", "provider", "platform", "tenant"), SUMS)
+_ADD_DAY = _upsert("rollup_day", ("day_at", "provider", "platform", "tenant"), SUMS)
+_ADD_LINE = _upsert("rollup_line", ("hour_at", "provider", "platform", "tenant", "kind"), LINE_SUMS)
+_ADD_DAY_LINE = _upsert("rollup_day_line", ("day_at", "provider", "platform", "tenant", "kind"), LINE_SUMS)
 
 
 @dataclass(slots=True)
@@ -84,12 +86,10 @@ class Bill:
         self._write_sums(tx)
 
     def _write_sums(self, tx: Transaction) -> None:
-        where = {
-            "hour_at": self.hold.held_at // HOUR_US * HOUR_US,
-            "provider": self.hold.provider,
-            "platform": self.hold.platform,
-        }
-        by_tenant: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(_SUMS, 0))
+        hour = {"hour_at": self.hold.held_at // HOUR_US * HOUR_US}
+        day = {"day_at": self.hold.held_at // DAY_US * DAY_US}
+        where = {"provider": self.hold.provider, "platform": self.hold.platform}
+        by_tenant: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(SUMS, 0))
         own = by_tenant[self.hold.tenant]
         failed = self.op["state"] == "failed"
         own["sessions"] += 1
@@ -111,10 +111,13 @@ class Bill:
             theirs["waited_us"] += lease.waited_us
             theirs["bytes"] += lease.bytes
         for tenant in sorted(by_tenant):
-            tx.run(_ADD_HOUR, tenant=tenant, **where, **by_tenant[tenant])
+            tx.run(_ADD_HOUR, tenant=tenant, **hour, **where, **by_tenant[tenant])
+            tx.run(_ADD_DAY, tenant=tenant, **day, **where, **by_tenant[tenant])
         if self.lines:
-            common = {"tenant": self.hold.tenant, **where}
-            tx.many(_ADD_LINE, [{**common, **_line_values(line)} for line in self.lines])
+            common = {"tenant": self.hold.tenant, **hour, **day, **where}
+            rows = [{**common, **_line_values(line)} for line in self.lines]
+            tx.many(_ADD_LINE, rows)
+            tx.many(_ADD_DAY_LINE, rows)
 
 
 def _line_values(line: Line) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -55,9 +54,9 @@ def build_report(
     before = window_bounds(period, place, window.start - _MOMENT)
     is_open = now < window.end
     with snapshot(engine) as conn:
-        lookback = min(before.start, now - _HISTORY) if is_open else before.start
-        known = _Hours.read(conn, Span.of(lookback, max(window.end, now)))
         span = Span.of(window.start, window.end)
+        known = Span.of(min(window.start, now - _HISTORY), max(window.end, now)) if is_open else span
+        hours = figures.hours(conn, known.outer_hours)
         cells = figures.usage_by_cell(conn, span)
         lines = figures.lines_by_component(conn, span)
         estimated, estimated_cost = figures.estimates(conn, span)
@@ -76,16 +75,18 @@ def build_report(
             quality=QualityFigures(estimated_sessions=estimated, estimated_cost=Money(estimated_cost)),
             totals=totals,
             billed_seconds=figures.billed_us(lines) / 1e6,
-            previous=_previous(known, before, window, now),
+            previous=_previous(conn, before, window, now),
             cells=_cells(cells),
             platforms=_groups(cells, 0),
             providers=_groups(cells, 1),
             tenants=_groups(cells, 2),
             components=_components(lines),
-            timeline=_timeline(known, period, window, place),
+            timeline=_timeline(hours, period, window, place),
             holds=holds,
             budgets=budget_figures(conn, window.start, window.end, now),
-            forecasts=_forecasts(known, place, now, holds.amount) if window.start <= now < window.end else (),
+            forecasts=(
+                _forecasts(conn, hours, place, now, holds.amount) if window.start <= now < window.end else ()
+            ),
         )
 
 
@@ -125,38 +126,6 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
             if not getattr(conn.connection.dbapi_connection, "in_transaction", True):
                 conn.exec_driver_sql("BEGIN")
         yield conn
-
-
-@dataclass(frozen=True, slots=True)
-class _Hours:
-    """Sums of whole hours, read once, and the connection for the pieces of hours between them."""
-
-    conn: Connection
-    sums: Mapping[int, HourSums]
-    first: int | None
-
-    @classmethod
-    def read(cls, conn: Connection, span: Span) -> _Hours:
-        return cls(conn, figures.hours(conn, span.outer_hours), figures.first_hour(conn))
-
-    def total(self, start: datetime, end: datetime) -> HourSums:
-        span = Span.of(start, end)
-        cost = sessions = leases = 0
-        for hour in range(span.whole_hours.start, span.whole_hours.end, HOUR_US):
-            if (sums := self.sums.get(hour)) is not None:
-                cost, sessions, leases = cost + sums.cost_n, sessions + sums.sessions, leases + sums.leases
-        for part in span.broken_ends:
-            for piece in figures.usage_by_cell(self.conn, part).values():
-                cost += piece["cost_n"]
-                sessions += piece["sessions"]
-                leases += piece["leases"]
-        return HourSums(cost, sessions, leases)
-
-    def cost(self, start: datetime, end: datetime) -> Money:
-        span = Span.of(start, end)
-        whole = range(span.whole_hours.start, span.whole_hours.end, HOUR_US)
-        known = sum(self.sums[hour].cost_n for hour in whole if hour in self.sums)
-        return Money(known + sum(figures.cost(self.conn, part) for part in span.broken_ends))
 
 
 def _usage(parts: Iterable[Sums]) -> Usage:
@@ -217,11 +186,12 @@ def _components(lines: Mapping[tuple[str, str], Sums]) -> tuple[ComponentFigures
     return tuple(sorted(found, key=lambda part: (-part.amount.nanos, part.provider, part.kind)))
 
 
-def _previous(known: _Hours, before: Window, window: Window, now: datetime) -> Previous:
-    sums = known.total(before.start, before.end)
+def _previous(conn: Connection, before: Window, window: Window, now: datetime) -> Previous:
+    sums = figures.totals(conn, Span.of(before.start, before.end))
     to_date = None
     if window.start <= now < window.end:
-        to_date = known.cost(before.start, min(before.end, before.start + (now - window.start)))
+        same_point = min(before.end, before.start + (now - window.start))
+        to_date = Money(figures.cost(conn, Span.of(before.start, same_point)))
     return Previous(
         label=before.label,
         cost=Money(sums.cost_n),
@@ -231,10 +201,12 @@ def _previous(known: _Hours, before: Window, window: Window, now: datetime) -> P
     )
 
 
-def _timeline(known: _Hours, period: ReportPeriod, window: Window, place: ZoneInfo) -> tuple[Moment, ...]:
+def _timeline(
+    hours: Mapping[int, HourSums], period: ReportPeriod, window: Window, place: ZoneInfo
+) -> tuple[Moment, ...]:
     if period == "day":
-        hours = int((window.end - window.start) / timedelta(hours=1))
-        starts = [window.start + timedelta(hours=n) for n in range(hours)]
+        length = int((window.end - window.start) / timedelta(hours=1))
+        starts = [window.start + timedelta(hours=n) for n in range(length)]
         parts = [Window(at, at + timedelta(hours=1), f"{at.astimezone(place):%H:%M}") for at in starts]
     else:
         parts = list(windows_between("day", place, window.start, window.end))
@@ -242,9 +214,14 @@ def _timeline(known: _Hours, period: ReportPeriod, window: Window, place: ZoneIn
         return ()
     moments = []
     for part in parts:
-        sums = known.total(part.start, part.end)
+        sums = [hours[at] for at in range(micros(part.start), micros(part.end), HOUR_US) if at in hours]
         moments.append(
-            Moment(start=part.start, label=part.label, cost=Money(sums.cost_n), sessions=sums.sessions)
+            Moment(
+                start=part.start,
+                label=part.label,
+                cost=Money(sum(hour.cost_n for hour in sums)),
+                sessions=sum(hour.sessions for hour in sums),
+            )
         )
     return tuple(moments)
 
@@ -285,15 +262,18 @@ def _budget(budget: RowMapping, windows: list[RowMapping], span: Span, at: datet
     )
 
 
-def _forecasts(known: _Hours, place: ZoneInfo, now: datetime, held: Money) -> tuple[ForecastFigures, ...]:
-    recent = micros(now - _HISTORY)
-    costs = {moment(hour): sums.cost_n for hour, sums in known.sums.items() if hour >= recent - HOUR_US}
-    past = Past(costs, since=None if known.first is None else moment(known.first), now=now, zone=place)
+def _forecasts(
+    conn: Connection, hours: Mapping[int, HourSums], place: ZoneInfo, now: datetime, held: Money
+) -> tuple[ForecastFigures, ...]:
+    recent = micros(now - _HISTORY) - HOUR_US
+    costs = {moment(hour): sums.cost_n for hour, sums in hours.items() if hour >= recent}
+    first = figures.first_hour(conn)
+    past = Past(costs, since=None if first is None else moment(first), now=now, zone=place)
     found = []
     periods: tuple[ReportPeriod, ...] = ("day", "month")
     for period in periods:
         window = window_bounds(period, place, now)
-        spent = known.cost(window.start, now)
+        spent = Money(figures.cost(conn, Span.of(window.start, now)))
         outlook = forecast(start=window.start, end=window.end, spent=spent, past=past, held=held)
         found.append(
             ForecastFigures(

@@ -1,7 +1,7 @@
-"""The report's queries: sums from the hourly rollups, never a scan of the journal.
+"""The report's queries: sums from the daily and hourly rollups, never a scan of the journal.
 
-Whole hours come from the rollups. Where a zone's midnight falls inside a UTC hour (India, Nepal), the two
-broken hours at the ends are read from the sessions themselves, by index.
+Whole UTC days come from the days, what is left at the ends from the hours. Where a zone's midnight falls inside
+a UTC hour (India, Nepal), the two broken hours at the ends are read from the sessions themselves, by index.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, RowMapping, text
 
-from tabkeeper.ledger.instants import HOUR_US, micros
+from tabkeeper.ledger.instants import DAY_US, HOUR_US, micros
 from tabkeeper.ledger.rates import TIME_KINDS
 
 MEASURES = (
@@ -48,6 +48,13 @@ class Span:
         return Span(first, max(first, self.end // HOUR_US * HOUR_US))
 
     @property
+    def whole_days(self) -> Span:
+        """The whole UTC days among the whole hours; empty, and at their end, if there is none."""
+        hours = self.whole_hours
+        first, last = -(-hours.start // DAY_US) * DAY_US, hours.end // DAY_US * DAY_US
+        return Span(first, last) if first < last else Span(hours.end, hours.end)
+
+    @property
     def outer_hours(self) -> Span:
         """The whole hours that cover it."""
         return Span(self.start // HOUR_US * HOUR_US, -(-self.end // HOUR_US) * HOUR_US)
@@ -65,7 +72,7 @@ class Span:
 def usage_by_cell(conn: Connection, span: Span) -> dict[CellKey, Sums]:
     """Sum the usage by platform, provider and tenant."""
     total: dict[CellKey, Sums] = {}
-    _add_rows(total, conn.execute(_USAGE_OF_HOURS, _bounds(span.whole_hours)), MEASURES)
+    _add_rows(total, conn.execute(_USAGE_OF_HOURS, _days_and_hours(span)), MEASURES)
     for part in span.broken_ends:
         _add_rows(total, conn.execute(_USAGE_OF_SESSIONS, _bounds(part)), MEASURES)
         _add_rows(total, conn.execute(_USAGE_OF_LEASES, _bounds(part)), MEASURES)
@@ -75,7 +82,7 @@ def usage_by_cell(conn: Connection, span: Span) -> dict[CellKey, Sums]:
 def lines_by_component(conn: Connection, span: Span) -> dict[tuple[str, str], Sums]:
     """Sum the bills' lines by provider and kind."""
     total: dict[tuple[str, str], Sums] = {}
-    _add_rows(total, conn.execute(_LINES_OF_HOURS, _bounds(span.whole_hours)), LINE_MEASURES)
+    _add_rows(total, conn.execute(_LINES_OF_HOURS, _days_and_hours(span)), LINE_MEASURES)
     for part in span.broken_ends:
         _add_rows(total, conn.execute(_LINES_OF_ENTRIES, _bounds(part)), LINE_MEASURES)
     return total
@@ -102,10 +109,23 @@ def hours(conn: Connection, span: Span) -> dict[int, HourSums]:
 
 def cost(conn: Connection, span: Span) -> int:
     """Nano-dollars of all sessions whose money was held in the span."""
-    total = int(conn.execute(_COST_OF_HOURS, _bounds(span.whole_hours)).scalar_one())
+    total = int(conn.execute(_TOTALS_OF_HOURS, _days_and_hours(span)).one()[0] or 0)
     for part in span.broken_ends:
         total += int(conn.execute(_COST_OF_ENTRIES, _bounds(part)).scalar_one())
     return total
+
+
+def totals(conn: Connection, span: Span) -> HourSums:
+    """Cost, sessions and leases of a span."""
+    cost_n, sessions, leases = (
+        int(v or 0) for v in conn.execute(_TOTALS_OF_HOURS, _days_and_hours(span)).one()
+    )
+    for part in span.broken_ends:
+        for piece in usage_by_cell(conn, part).values():
+            cost_n += piece["cost_n"]
+            sessions += piece["sessions"]
+            leases += piece["leases"]
+    return HourSums(cost_n, sessions, leases)
 
 
 def first_hour(conn: Connection) -> int | None:
@@ -152,6 +172,11 @@ def _bounds(span: Span) -> dict[str, int]:
     return {"start": span.start, "end": span.end}
 
 
+def _days_and_hours(span: Span) -> dict[str, int]:
+    hours, days = span.whole_hours, span.whole_days
+    return {"start": hours.start, "first_day": days.start, "last_day": days.end, "end": hours.end}
+
+
 def _add_rows(total: dict[Any, Sums], rows: Iterable[Row[Any]], measures: tuple[str, ...]) -> None:
     for row in rows:
         values: tuple[Any, ...] = tuple(row)
@@ -165,10 +190,25 @@ def _sums(columns: tuple[str, ...]) -> str:
     return ", ".join(f"SUM({column}) AS {column}" for column in columns)
 
 
+def _by_days_and_hours(days: str, hours: str, columns: str) -> str:
+    """Write a table of the span's whole days and of the hours before and after them."""
+    return f"""(
+        SELECT {columns} FROM {days} WHERE day_at >= :first_day AND day_at < :last_day UNION ALL
+        SELECT {columns} FROM {hours} WHERE hour_at >= :start AND hour_at < :first_day UNION ALL
+        SELECT {columns} FROM {hours} WHERE hour_at >= :last_day AND hour_at < :end) AS pieces"""  # noqa: S608
+
+
+_SUMS_OF_CELLS = _by_days_and_hours(
+    "rollup_day", "rollup_hour", ", ".join(("platform", "provider", "tenant", *MEASURES))
+)
+_SUMS_OF_LINES = _by_days_and_hours(
+    "rollup_day_line", "rollup_line", ", ".join(("provider", "kind", *LINE_MEASURES))
+)
+
 # The columns are constants of this module; what varies is bound.
 _USAGE_OF_HOURS = text(f"""
     SELECT platform, provider, tenant, {_sums(MEASURES)}
-      FROM rollup_hour WHERE hour_at >= :start AND hour_at < :end
+      FROM {_SUMS_OF_CELLS}
      GROUP BY platform, provider, tenant""")  # noqa: S608
 
 # What the ledger adds to an hour when it settles a session, once for the session ...
@@ -198,7 +238,7 @@ _USAGE_OF_LEASES = text("""
 
 _LINES_OF_HOURS = text(f"""
     SELECT provider, kind, {_sums(LINE_MEASURES)}
-      FROM rollup_line WHERE hour_at >= :start AND hour_at < :end
+      FROM {_SUMS_OF_LINES}
      GROUP BY provider, kind""")  # noqa: S608
 
 _LINES_OF_ENTRIES = text("""
@@ -212,8 +252,9 @@ _HOURS = text("""
       FROM rollup_hour WHERE hour_at >= :start AND hour_at < :end
      GROUP BY hour_at""")
 
-_COST_OF_HOURS = text(
-    "SELECT COALESCE(SUM(cost_n), 0) FROM rollup_hour WHERE hour_at >= :start AND hour_at < :end"
+_TOTALS_OF_HOURS = text(
+    "SELECT SUM(cost_n), SUM(sessions), SUM(leases) FROM "  # noqa: S608
+    + _by_days_and_hours("rollup_day", "rollup_hour", "cost_n, sessions, leases")
 )
 
 _COST_OF_ENTRIES = text(

@@ -21,6 +21,8 @@ _TABLES = (
     "ledger_meta",
     "process",
     "rate_card",
+    "rollup_day",
+    "rollup_day_line",
     "rollup_hour",
     "rollup_line",
     "session_event",
@@ -183,6 +185,42 @@ def upgrade() -> None:
         sa.Column("included_qty", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint(
             "hour_at", "provider", "platform", "tenant", "kind", name=op.f("pk_rollup_line")
+        ),
+    )
+    op.create_table(
+        "rollup_day",
+        sa.Column("day_at", sa.BigInteger(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("platform", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("cost_n", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("idle_n", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("rounding_n", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("failed_n", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("sessions", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("failed_sessions", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("leases", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("reused", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("failures", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("session_us", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("leased_us", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("waited_us", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("day_at", "provider", "platform", "tenant", name=op.f("pk_rollup_day")),
+    )
+    op.create_table(
+        "rollup_day_line",
+        sa.Column("day_at", sa.BigInteger(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("platform", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("amount_n", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("raw_qty", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("billed_qty", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("included_qty", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "day_at", "provider", "platform", "tenant", "kind", name=op.f("pk_rollup_day_line")
         ),
     )
     op.create_table(
