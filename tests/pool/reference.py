@@ -262,6 +262,8 @@ def check_indexes(view: View) -> None:
         unmeant = [s for s in sessions if s.state is State.CREATING and s.covers is None and s.lane == key]
         of(lane.spare.values(), unmeant, f"spare of {key}")
         of([s for s in view.spare.values() if s.lane == key], unmeant, f"spare in {key}")
+        living = sum(s.lane == key and s.state not in ENDINGS for s in sessions)
+        assert lane.live == living, f"living in {key}: kept {lane.live}, counted {living}"
         mine = {r.id for r in waiting if r.lane == key}
         assert {r.id for r in lane.waiting} == mine, f"waiting in {key}"
         assert len(lane.waiting) == len(mine)
