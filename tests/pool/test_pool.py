@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tabkeeper.clock import VirtualClock
 from tabkeeper.errors import (
@@ -540,6 +541,54 @@ async def test_a_lease_ends_before_it_costs_more_than_its_cap(clock: VirtualCloc
             await lease.new_page()
         with pytest.raises(BudgetExceededError, match="max_cost"):
             await w.pool.get_session("web", max_cost="0.0001")
+
+
+@virtual
+async def test_a_session_that_took_longer_than_its_time_to_live_still_serves_once(
+    clock: VirtualClock,
+) -> None:
+    async with world(clock, max_sessions=1, latency=(10, 10), session_ttl="5s") as w:
+        async with w.pool.get_session("web") as lease:
+            assert lease.is_new
+        assert len(w.provider.sessions) == 1
+
+
+@virtual
+async def test_sessions_that_cannot_live_long_enough_to_start_are_given_up_with_advice(
+    clock: VirtualClock,
+) -> None:
+    async with world(
+        clock,
+        latency=(10, 10),
+        close_timeout="1s",
+        rates={"per_hour": "3.60"},
+        platforms={"web": {"max_session_cost": "0.005"}},
+    ) as w:
+        with pytest.raises(SessionCreationError, match="max_session_cost"):
+            await w.pool.get_session("web", timeout=200)
+        assert len(w.provider.sessions) == 3
+        await asyncio.sleep(30)
+        assert w.provider.open == []
+
+
+@virtual
+async def test_a_session_ends_before_it_costs_more_than_its_cap(clock: VirtualClock) -> None:
+    async with world(
+        clock,
+        max_sessions=1,
+        close_timeout="2s",
+        lease_timeout="10m",
+        rates={"per_hour": "3.60"},
+        platforms={"web": {"max_session_cost": "0.05"}},
+    ) as w:
+        lease = await _get(w)
+        assert (lease.deadline - clock.now()).total_seconds() == pytest.approx(50 - 2 - 1, abs=0.1)
+        await asyncio.sleep(60)
+        with pytest.raises(LeaseLostError):
+            await lease.new_page()
+        await w.pool._ledger.flush()
+        with w.pool._ledger.reader.connect() as db:
+            assert db.execute(text("SELECT max(cost_n) FROM session")).scalar_one() <= 50_000_000
 
 
 @virtual

@@ -145,7 +145,10 @@ class MemoryBoard:
         provider.failures = 0
         provider.retry_at = 0.0
         if session.state is State.CREATING:
-            self.view.move(session, State.IDLE, self._clock.monotonic())
+            now = self._clock.monotonic()
+            # However long it took, what was paid for serves at least whoever waits for it now.
+            session.fresh_until = min(max(session.fresh_until, now + 1.0), session.dies_at)
+            self.view.move(session, State.IDLE, now)
         self.poke()
 
     def failed(self, session: Session, *, blame: str, provider_wait: float, counts: bool) -> Request | None:

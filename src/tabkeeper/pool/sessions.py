@@ -151,10 +151,29 @@ class Sessions:
         finally:
             running.creating = None
             if session.state is State.CREATING:
-                self.note(session, "creating", "idle", "created")
-                self.board.ready(session)
+                self._welcome(session)
             else:
                 self._spawn(self._close(running), f"close {session.id}")
+
+    def _welcome(self, session: Session) -> None:
+        if self._clock.monotonic() < session.dies_at:
+            self.note(session, "creating", "idle", "created")
+            self.board.ready(session)
+            return
+        request = session.covers
+        self.board.end(session, "over before it was ready")
+        if request is not None and request.waiting:
+            request.failures += 1
+            if request.failures >= self._rules_of(session).create_attempts:
+                platform = session.lane.platform
+                self._refuse(
+                    request,
+                    SessionCreationError(
+                        f"sessions of platform {platform!r} take longer to start at {session.provider!r} than they "
+                        f"may live ({session.dies_at - session.created_at:.0f} s); raise session_ttl, or "
+                        "max_session_cost if it is set"
+                    ),
+                )
 
     async def _broken(self, running: Running, error: Exception) -> None:
         session = running.session
