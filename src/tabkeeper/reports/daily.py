@@ -32,6 +32,7 @@ from tabkeeper.reports.report import (
     ReportPeriod,
     Usage,
 )
+from tabkeeper.reports.trend import last_day, read_trend
 
 _MOMENT = timedelta(microseconds=1)
 _HISTORY = timedelta(weeks=4)
@@ -82,6 +83,7 @@ def build_report(
             tenants=_groups(cells, 2),
             components=_components(lines),
             timeline=_timeline(hours, period, window, place),
+            trend=read_trend(conn, last_day(window, period, place, now), place, now),
             holds=holds,
             budgets=budget_figures(conn, window.start, window.end, now),
             forecasts=(

@@ -128,6 +128,18 @@ def totals(conn: Connection, span: Span) -> HourSums:
     return HourSums(cost_n, sessions, leases)
 
 
+def cost_by_platform(conn: Connection, span: Span) -> dict[str, tuple[int, int]]:
+    """Nano-dollars and sessions of each platform; less to read than `usage_by_cell`, and it agrees with it."""
+    rows = list(conn.execute(_PLATFORMS_OF_HOURS, _days_and_hours(span)))
+    for part in span.broken_ends:
+        rows += conn.execute(_PLATFORMS_OF_ENTRIES, _bounds(part))
+    found: dict[str, tuple[int, int]] = {}
+    for platform, cost_n, sessions in rows:
+        before = found.get(platform, (0, 0))
+        found[platform] = before[0] + int(cost_n), before[1] + int(sessions)
+    return found
+
+
 def first_hour(conn: Connection) -> int | None:
     """Start of the ledger's first hour with a settled session, in microseconds; None if there is none."""
     value = conn.execute(text("SELECT MIN(hour_at) FROM rollup_hour")).scalar_one()
@@ -256,6 +268,18 @@ _TOTALS_OF_HOURS = text(
     "SELECT SUM(cost_n), SUM(sessions), SUM(leases) FROM "  # noqa: S608
     + _by_days_and_hours("rollup_day", "rollup_hour", "cost_n, sessions, leases")
 )
+
+_PLATFORMS_OF_HOURS = text(
+    "SELECT platform, SUM(cost_n), SUM(sessions) FROM "  # noqa: S608
+    + _by_days_and_hours("rollup_day", "rollup_hour", "platform, cost_n, sessions")
+    + " GROUP BY platform"
+)
+
+_PLATFORMS_OF_ENTRIES = text("""
+    SELECT s.platform, SUM(e.amount_n), COUNT(*)
+      FROM entry e JOIN session s ON s.id = e.session_id
+     WHERE e.effective_at >= :start AND e.effective_at < :end AND e.kind = 'settle'
+     GROUP BY s.platform""")
 
 _COST_OF_ENTRIES = text(
     "SELECT COALESCE(SUM(amount_n), 0) FROM entry WHERE effective_at >= :start AND effective_at < :end"

@@ -7,19 +7,32 @@ figures are in JSON and CSV.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from tabkeeper.ledger.rates import BYTE_KINDS, TIME_KINDS
 from tabkeeper.money import Money
+from tabkeeper.reports.render_parts import (
+    NONE,
+    ROWS,
+    bar,
+    cut,
+    hours_text,
+    line,
+    moment_text,
+    money_column,
+    quantity_text,
+    span_text,
+    spark,
+    str_money,
+    usual_table,
+    wait_text,
+)
+from tabkeeper.reports.render_trend import has_trend, trend_table
 from tabkeeper.reports.report import (
     BudgetFigures,
     ComponentFigures,
@@ -30,13 +43,20 @@ from tabkeeper.reports.report import (
 )
 from tabkeeper.reports.report import Group as UsageGroup
 
+__all__ = [
+    "WIDTH",
+    "bar",
+    "budget_table",
+    "money_column",
+    "print_report",
+    "render_table",
+    "spark",
+    "str_money",
+]
+
 WIDTH = 100
 """Columns that the report is laid out for; it is never wider."""
 
-_BAR = 24
-_NONE = "-"
-_ROWS = 10
-_SPARKS = "▁▂▃▄▅▆▇█"
 _COMPONENTS = {
     "session": "sessions created",
     "time": "session time",
@@ -52,7 +72,7 @@ def render_table(report: CostReport) -> RenderableType:
     if report.timeline and any(moment.sessions for moment in report.timeline):
         parts.append(_timeline(report.period, report.timeline))
     if not report.totals.sessions and not report.totals.leases:
-        parts.append(_line("Nothing was settled in this period.", style="italic"))
+        parts.append(line("Nothing was settled in this period.", style="italic"))
     for title, groups in (
         ("Platform", report.platforms),
         ("Provider", report.providers),
@@ -60,6 +80,8 @@ def render_table(report: CostReport) -> RenderableType:
     ):
         if groups:
             parts.append(_usage_table(title, groups, report.totals))
+    if has_trend(report.trend):
+        parts.append(trend_table(report.trend, report.now))
     if report.components:
         parts.append(_component_table(report.components))
     parts.append(_waste(report))
@@ -78,38 +100,7 @@ def print_report(report: CostReport, console: Console) -> None:
 
 def budget_table(budgets: Sequence[BudgetFigures]) -> RenderableType:
     """Lay out budgets alone, as in the report."""
-    return _budget_table(budgets) if budgets else _line("There is no budget. Add one as [[budgets]].")
-
-
-def money_column(amounts: Sequence[Money | None]) -> list[str]:
-    """Write amounts with the same number of places: four, or what the smallest needs to be seen; None is a dash."""
-    known = [abs(amount.nanos) for amount in amounts if amount]
-    places = 2 if all(nanos % 10_000_000 == 0 for nanos in known) else 4
-    smallest = min(known, default=0)
-    while places < 9 and 0 < smallest < 10 ** (9 - places):
-        places += 1
-    step = Decimal(1).scaleb(-places)
-    return [
-        _NONE
-        if amount is None
-        else f"{_sign(amount)}${abs(amount.dollars).quantize(step, ROUND_HALF_EVEN):,f}"
-        for amount in amounts
-    ]
-
-
-def bar(spent: float, held: float = 0.0, width: int = _BAR) -> str:
-    """Draw shares of a whole: ``█`` spent, ``▒`` held, ``·`` left."""
-    full = min(width, int(spent * width + 0.5))
-    half = min(width - full, int((spent + held) * width + 0.5) - full)
-    if spent > 0 and full == 0:
-        full, half = 1, min(half, width - 1)
-    return "█" * full + "▒" * max(0, half) + "·" * (width - full - max(0, half))
-
-
-def spark(values: Sequence[int]) -> str:
-    """Draw values as blocks of eight heights; nothing at all is a low dot."""
-    top = max(values, default=0)
-    return "".join(_SPARKS[(value * 7 + top - 1) // top] if value else "·" for value in values)
+    return _budget_table(budgets) if budgets else line("There is no budget. Add one as [[budgets]].")
 
 
 def _below(part: RenderableType) -> RenderableType:
@@ -126,7 +117,9 @@ def _head(report: CostReport) -> RenderableType:
     top.add_column()
     top.add_column(justify="right")
     top.add_row(title, zone)
-    state = f"open, {_span((report.end - report.now).total_seconds())} left" if report.is_open else "closed"
+    state = (
+        f"open, {span_text((report.end - report.now).total_seconds())} left" if report.is_open else "closed"
+    )
     if report.now < report.start:
         state = "not begun"
     bounds = f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC · {_length(report)} · {state}"
@@ -145,15 +138,15 @@ def _key_figures(report: CostReport) -> RenderableType:
     grid = Table.grid(expand=True, padding=(0, 1))
     for _ in range(6):
         grid.add_column(justify="left", ratio=1)
-    billed = f"{_hours(report.billed_seconds)} h billed" if totals.session_seconds else ""
+    billed = f"{hours_text(report.billed_seconds)} h billed" if totals.session_seconds else ""
     reuse, wait = totals.reuse_rate, totals.average_wait
     cells = [
         ("Spent", str_money(totals.cost), _delta(report)),
         ("Sessions", f"{totals.sessions:,}", f"{totals.failed_sessions:,} failed"),
         ("Leases", f"{totals.leases:,}", f"{totals.failed_leases:,} failed"),
-        ("Browser hours", f"{_hours(totals.session_seconds)} h", billed),
-        ("Reuse", _NONE if reuse is None else f"{reuse:.1%}", f"{totals.reused:,} leases"),
-        ("Average wait", _NONE if wait is None else _wait(wait), ""),
+        ("Browser hours", f"{hours_text(totals.session_seconds)} h", billed),
+        ("Reuse", NONE if reuse is None else f"{reuse:.1%}", f"{totals.reused:,} leases"),
+        ("Average wait", NONE if wait is None else wait_text(wait), ""),
     ]
     grid.add_row(*(Text(name, style="dim") for name, _, _ in cells))
     grid.add_row(*(Text(value, style="bold") for _, value, _ in cells))
@@ -187,10 +180,10 @@ def _timeline(period: str, moments: Sequence[Moment]) -> RenderableType:
 
 
 def _usage_table(title: str, groups: Sequence[UsageGroup], totals: Usage) -> RenderableType:
-    table = _table(title)
+    table = usual_table(title)
     for name in ("Cost", "Share", "Sessions", "Leases", "Hours", "Idle", "Failed"):
         table.add_column(name, justify="left" if name == "Share" else "right", no_wrap=True)
-    shown = list(groups) if len(groups) <= _ROWS else [*groups[: _ROWS - 1], _others(groups[_ROWS - 1 :])]
+    shown = list(groups) if len(groups) <= ROWS else [*groups[: ROWS - 1], _others(groups[ROWS - 1 :])]
     costs = money_column([group.cost for group in shown])
     idle = money_column([group.idle for group in shown])
     failed = money_column([group.failed for group in shown])
@@ -200,12 +193,12 @@ def _usage_table(title: str, groups: Sequence[UsageGroup], totals: Usage) -> Ren
         else:
             share = group.session_seconds / totals.session_seconds if totals.session_seconds else 0.0
         table.add_row(
-            _cut(group.name, 22),
+            cut(group.name, 22),
             costs[row],
             f"{bar(share, width=10)} {share:4.0%}",
             f"{group.sessions:,}",
             f"{group.leases:,}",
-            _hours(group.session_seconds),
+            hours_text(group.session_seconds),
             idle[row],
             failed[row],
         )
@@ -224,7 +217,7 @@ def _others(groups: Sequence[UsageGroup]) -> UsageGroup:
 
 
 def _component_table(components: Sequence[ComponentFigures]) -> RenderableType:
-    table = _table("Component")
+    table = usual_table("Component")
     table.add_column("Provider", no_wrap=True)
     for name in ("Cost", "Used", "Billed", "Included"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -232,18 +225,18 @@ def _component_table(components: Sequence[ComponentFigures]) -> RenderableType:
     for cost, part in zip(costs, components, strict=True):
         table.add_row(
             _COMPONENTS.get(part.kind, part.kind),
-            _cut(part.provider, 22),
+            cut(part.provider, 22),
             cost,
-            _quantity(part.kind, part.raw_qty),
-            _quantity(part.kind, part.billed_qty),
-            _quantity(part.kind, part.included_qty) if part.included_qty else _NONE,
+            quantity_text(part.kind, part.raw_qty),
+            quantity_text(part.kind, part.billed_qty),
+            quantity_text(part.kind, part.included_qty) if part.included_qty else NONE,
         )
     return table
 
 
 def _waste(report: CostReport) -> RenderableType:
     totals = report.totals
-    table = _table("Paid for, not used")
+    table = usual_table("Paid for, not used")
     table.add_column("Cost", justify="right", no_wrap=True)
     table.add_column("Share", no_wrap=True)
     table.add_column("What it is", style="dim")
@@ -260,7 +253,7 @@ def _waste(report: CostReport) -> RenderableType:
 
 
 def _budget_table(budgets: Sequence[BudgetFigures]) -> RenderableType:
-    table = _table("Budget")
+    table = usual_table("Budget")
     table.add_column("Window", no_wrap=True)
     for name in ("Limit", "Spent", "Held"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -276,14 +269,14 @@ def _budget_table(budgets: Sequence[BudgetFigures]) -> RenderableType:
         used = bar(budget.spent.nanos / limit, budget.held.nanos / limit, 14)
         style = "red" if budget.used >= 1 else "yellow" if budget.used >= 0.8 else "green"
         table.add_row(
-            f"{_cut(budget.name, 20)}{'' if budget.mode == 'hard' else ' (soft)'}",
+            f"{cut(budget.name, 20)}{'' if budget.mode == 'hard' else ' (soft)'}",
             budget.label,
             *(column[row] for column in columns),
             Text.assemble((used, style), f" {budget.used:4.0%}"),
             f"{budget.denied:,}",
         )
     notes = [note for budget in budgets for note in _budget_notes(budget)]
-    return Group(table, *(_line(note, style="dim") for note in notes))
+    return Group(table, *(line(note, style="dim") for note in notes))
 
 
 def _budget_notes(budget: BudgetFigures) -> Iterable[str]:
@@ -299,14 +292,14 @@ def _budget_notes(budget: BudgetFigures) -> Iterable[str]:
 
 
 def _forecast_table(forecasts: Sequence[ForecastFigures]) -> RenderableType:
-    table = _table("Expected at the end of")
+    table = usual_table("Expected at the end of")
     for name in ("So far", "P10", "Forecast", "P90", "Run-rate"):
         table.add_column(name, justify="right", no_wrap=True)
     rows = [(part.spent, part.p10, part.p50, part.p90, part.run_rate) for part in forecasts]
     flat = money_column([amount for row in rows for amount in row])
     for i, part in enumerate(forecasts):
         table.add_row(f"the {part.period} ({part.label})", *flat[5 * i : 5 * i + 5])
-    return Group(table, _line(f"{forecasts[0].note[:1].upper()}{forecasts[0].note[1:]}.", style="dim"))
+    return Group(table, line(f"{forecasts[0].note[:1].upper()}{forecasts[0].note[1:]}.", style="dim"))
 
 
 def _foot(report: CostReport) -> RenderableType:
@@ -318,7 +311,7 @@ def _foot(report: CostReport) -> RenderableType:
     lines[0] += "."
     lines.append(f"{report.attribution[:1].upper()}{report.attribution[1:]}.")
     if holds.open and holds.oldest_at is not None:
-        age = _span(max(0.0, (report.now - holds.oldest_at).total_seconds()))
+        age = span_text(max(0.0, (report.now - holds.oldest_at).total_seconds()))
         sessions = "session" if holds.open == 1 else "sessions"
         lines.append(
             f"Held now: {holds.amount} for {holds.open:,} open {sessions}; the oldest for {age} "
@@ -339,64 +332,5 @@ def _foot(report: CostReport) -> RenderableType:
         )
     if not report.timeline:
         lines.append("No timeline: days of this zone do not begin on a whole hour of UTC.")
-    lines.append(f"As of {_moment(report.now)}, entry {report.watermark:,}.")
+    lines.append(f"As of {moment_text(report.now)}, entry {report.watermark:,}.")
     return Text("\n".join(lines), style="dim")
-
-
-def _table(first: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold"
-    )
-    table.add_column(first, no_wrap=True, ratio=1, overflow="ellipsis")
-    return table
-
-
-def _line(text: str, style: str = "") -> RenderableType:
-    return Text(text, style=style)
-
-
-def str_money(amount: Money) -> str:
-    """Write one amount as `money_column` does."""
-    return money_column([amount])[0]
-
-
-def _sign(amount: Money) -> str:
-    return "-" if amount.nanos < 0 else ""
-
-
-def _quantity(kind: str, quantity: int) -> str:
-    if kind in TIME_KINDS:
-        return f"{_hours(quantity / 1000)} h"
-    if kind in BYTE_KINDS:
-        return f"{quantity / 1e9:,.3f} GB"
-    return f"{quantity:,}"
-
-
-def _hours(seconds: float) -> str:
-    hours = seconds / 3600
-    return f"{hours:,.2f}" if hours >= 0.01 or not hours else f"{hours:.4f}"
-
-
-def _wait(seconds: float) -> str:
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} µs"
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _span(seconds: float) -> str:
-    minutes = int(seconds) // 60
-    if minutes < 1:
-        return f"{int(seconds)} s"
-    days, minutes = divmod(minutes, 1440)
-    hours, minutes = divmod(minutes, 60)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
-
-
-def _moment(instant: datetime) -> str:
-    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"

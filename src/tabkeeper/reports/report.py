@@ -100,6 +100,35 @@ class Moment(Part):
     sessions: int = 0
 
 
+class TrendDay(Part):
+    """One local day of the trend."""
+
+    label: str
+    """``2026-11-21``."""
+    start: datetime
+    end: datetime
+
+
+class TrendRow(Part):
+    """What one platform, or all of them, cost on each day of the trend; None is a day that no ledger has seen."""
+
+    name: str
+    costs: tuple[Amount | None, ...] = ()
+    sessions: tuple[int | None, ...] = ()
+    total: Amount = ZERO
+    change: str | None = None
+    """Cost of the last day against the mean of the days before, such as ``+12%``; None if those cost nothing."""
+
+
+class Trend(Part):
+    """The last seven local days of the report, oldest first."""
+
+    days: tuple[TrendDay, ...] = ()
+    platforms: tuple[TrendRow, ...] = ()
+    """Dearest first; they add up to the total."""
+    total: TrendRow = TrendRow(name="total")
+
+
 class Previous(Part):
     """The period before: in whole, and up to the same point if this one is still open."""
 
@@ -200,6 +229,8 @@ class CostReport(Part):
     components: tuple[ComponentFigures, ...] = ()
     timeline: tuple[Moment, ...] = ()
     """Hours of the day or days of the month; empty where the zone's days do not begin on a whole UTC hour."""
+    trend: Trend = Field(default_factory=Trend)
+    """Seven days that end with the day, with the month's last day, or with today in a month that is open."""
     holds: HoldFigures = Field(default_factory=HoldFigures)
     budgets: tuple[BudgetFigures, ...] = ()
     forecasts: tuple[ForecastFigures, ...] = ()
