@@ -94,6 +94,19 @@ def _fill(url: str, entries: int) -> None:
                 ),
                 {"hour": hour},
             )
+        for days, hours in (("rollup_day", "rollup_hour"), ("rollup_day_line", "rollup_line")):
+            columns = [r[1] for r in db.execute(text(f"PRAGMA table_info({days})"))]
+            keys = [c for c in columns if c in {"provider", "platform", "tenant", "kind"}]
+            sums = [c for c in columns if c not in {"day_at", *keys}]
+            db.execute(text(f"DELETE FROM {days}"))
+            db.execute(
+                text(
+                    f"INSERT INTO {days} (day_at, {', '.join([*keys, *sums])}) "
+                    f"SELECT hour_at - hour_at % :day, {', '.join([*keys, *(f'SUM({c})' for c in sums)])} "
+                    f"FROM {hours} GROUP BY {', '.join(['1', *keys])}"
+                ),
+                {"day": 24 * hour},
+            )
     engine.dispose()
 
 

@@ -60,7 +60,7 @@ class QueueTimeoutError(PoolError):
         self.blocked_by = blocked_by
         super().__init__(
             f"no session for platform {platform!r} within {waited:.1f} s (place {position} in its queue): "
-            f"{blocked_by}; raise that limit, pass a longer timeout, or a higher priority"
+            f"{blocked_by}; pass a longer timeout or a higher priority, or raise the limit that is in the way"
         )
 
 
@@ -146,7 +146,8 @@ class BudgetExceededError(TabkeeperError):
         tail = f"; resets {resets_at:%Y-%m-%d %H:%M %Z}" if resets_at else ""
         super().__init__(
             f'Budget "{budget}" has {left} left of {limit} ({spent} spent, {held} held) and {subject} '
-            f"may cost {needed}{tail}"
+            f"may cost {needed}{tail}. Raise it; or make holds smaller with a shorter session_ttl or lease_timeout, "
+            "or with max_session_cost"
         )
 
 

@@ -5,12 +5,14 @@ This room knows no prices and no database; it only makes sure that no amount eve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
 
 NANOS_PER_DOLLAR = 1_000_000_000
 _MAX_NANOS = 2**63 - 1
+_DOLLARS = re.compile(r"-?\$?[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,15 +37,21 @@ class Money:
     def parse(cls, text: str | int | Decimal) -> Money:
         """Read dollars from decimal text such as ``"5.00"`` (or an int, or a Decimal); floats are refused.
 
+        So is a comma: in half of the world ``"5,00"`` is five dollars, in the other half five hundred.
+
         Raises:
             ValueError: the text is no number, or is finer than a nano-dollar.
         """
         if isinstance(text, float):
             raise TypeError(f"money is written as text, not as the float {text!r}: use {str(text)!r}")
-        try:
-            dollars = Decimal(str(text).strip().removeprefix("$").replace(",", "").replace("_", ""))
-        except InvalidOperation:
-            raise ValueError(f"{text!r} is not an amount of dollars, such as '5.00'") from None
+        plain = str(text).strip()
+        if "," in plain:
+            raise ValueError(
+                f"{text!r} has a comma; write dollars with a point and no separators, such as '5.00'"
+            )
+        if not isinstance(text, Decimal) and not _DOLLARS.fullmatch(plain):
+            raise ValueError(f"{text!r} is not an amount of dollars, such as '5.00'")
+        dollars = Decimal(plain.replace("$", ""))
         if not dollars.is_finite():
             raise ValueError(f"{text!r} is not an amount of dollars, such as '5.00'")
         nanos = dollars.scaleb(9)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -56,4 +57,6 @@ async def main() -> None:
     await asyncio.Event().wait()
 
 
+# A shell that starts us in the background makes us ignore Ctrl-C, and Python respects that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 asyncio.run(main())

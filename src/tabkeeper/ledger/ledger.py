@@ -301,12 +301,22 @@ class Ledger:
         except LedgerUnavailableError:
             return
 
-    async def heartbeat(self, snapshot: Mapping[str, object] | None = None) -> None:
-        """Tell other processes that this one lives, and what its queue looks like; call it every few seconds."""
+    async def heartbeat(
+        self,
+        snapshot: Mapping[str, object] | None = None,
+        sessions: Sequence[tuple[str, str, int]] = (),
+    ) -> None:
+        """Tell other processes that this one lives, and what its queue looks like; call it every few seconds.
+
+        Args:
+            snapshot: figures of the pool, plain enough for JSON.
+            sessions: id, state and number of uses of each open session of this process.
+        """
         operation = {
             "op": "heartbeat",
             "process_id": self.process_id,
             "snapshot": None if snapshot is None else json.dumps(snapshot, default=str),
+            "sessions": [{"id": id_, "state": state, "uses": uses} for id_, state, uses in sessions],
             "at": self._now(),
         }
         try:

@@ -145,6 +145,12 @@ def _heartbeat(tx: Transaction, operation: Mapping[str, Any]) -> None:
         "WHERE id = :process_id",
         **_only(operation, "at", "snapshot", "process_id"),
     )
+    # Leasing and releasing are not written one by one, so open sessions are brought up to date here.
+    tx.many(
+        "UPDATE session SET state = :state, uses = :uses WHERE id = :id AND ended_at IS NULL "
+        "AND (state <> :state OR uses <> :uses)",
+        operation["sessions"],
+    )
 
 
 def _release(tx: Transaction, operation: Mapping[str, Any]) -> None:

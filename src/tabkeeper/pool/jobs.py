@@ -29,11 +29,13 @@ class Jobs:
         providers: Mapping[str, Provider],
         config: PoolConfig,
         stats: Callable[[], PoolStats],
+        sessions: Callable[[], list[tuple[str, str, int]]],
     ) -> None:
         self._ledger = ledger
         self._providers = providers
         self._config = config
         self._stats = stats
+        self._sessions = sessions
         self._scheduler = AsyncIOScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
@@ -54,7 +56,7 @@ class Jobs:
     async def heartbeat(self) -> None:
         """Say that this process lives, and what its pool is doing."""
         try:
-            await self._ledger.heartbeat(self._stats().model_dump(mode="json"))
+            await self._ledger.heartbeat(self._stats().model_dump(mode="json"), self._sessions())
         except LedgerError as error:
             log.warning("no heartbeat: %s", error)
 

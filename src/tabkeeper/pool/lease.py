@@ -301,6 +301,12 @@ class LeaseRequest:
         self._acquire = acquire
         self._lease: Lease | None = None
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"this is a request for a session, not a lease yet, so it has no {name!r}: use "
+            "'async with pool.get_session(...) as session:' or 'session = await pool.get_session(...)'"
+        )
+
     def __await__(self) -> Generator[Any, None, Lease]:
         return self._acquire().__await__()
 

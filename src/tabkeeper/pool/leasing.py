@@ -107,11 +107,17 @@ class Leases:
             self._asked.pop(request.id, None)
 
     def _request_from(self, ask: Ask) -> Request:
+        if not isinstance(ask.platform, str):
+            raise TypeError(f"platform is a name under [platforms], not {ask.platform!r}")
+        if type(ask.priority) is not int:
+            raise TypeError(f"priority is an integer, not {ask.priority!r}")
+        if not ask.tenant:
+            raise ValueError("tenant is a name, and must not be empty")
         settings = self._config.platforms.get(ask.platform)
         if settings is None:
             near = difflib.get_close_matches(ask.platform, self._config.platforms, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"there is no platform {ask.platform!r}{hint} Add [platforms.{ask.platform}].")
+            raise ConfigError(f"there is no platform {ask.platform!r}{hint}; add [platforms.{ask.platform}]")
         low, high = self._config.pool.priorities
         if not low <= ask.priority <= high:
             raise ValueError(f"priority {ask.priority} is outside {low}..{high} (pool.priorities)")
@@ -140,6 +146,14 @@ class Leases:
             deadline=now + seconds,
             lease_seconds=lease_seconds,
         )
+
+    def held(self) -> list[str]:
+        """Say of each running lease what it is for and where it was taken."""
+        return [
+            f"{running.session.lane.platform}, taken at {running.holding.place}"
+            for running in self._sessions.running.values()
+            if running.holding is not None and not running.holding.over
+        ]
 
     async def all_ended(self) -> None:
         """Return when no session is leased."""

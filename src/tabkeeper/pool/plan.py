@@ -322,4 +322,6 @@ def why_waiting(view: View, request: Request, now: Instant) -> str:
             waits.append(f"{name!r} has all {provider.limit} sessions it may")
     if waits:
         return "provider " + "; ".join(waits)
+    if lane.waiting.head() is request:
+        return "none is idle, and to create one takes longer than that"
     return f"others come first ({counts})"

@@ -76,6 +76,11 @@ class SessionPool:
         rng: Random | None = None,
         inline_ledger: bool = False,
     ) -> None:
+        if not isinstance(config, PoolConfig):
+            raise TypeError(
+                f"SessionPool takes a PoolConfig, not {type(config).__name__}; for a file use "
+                "SessionPool.from_file('tabkeeper.toml')"
+            )
         self.config = config
         self._given_providers = providers
         self._clock: Clock = clock or SystemClock()
@@ -94,6 +99,12 @@ class SessionPool:
         """
         return cls(load_config(path))
 
+    @property
+    def ledger(self) -> Books:
+        """The books: `daily_cost()`, `monthly_cost()`, `report()`, `verify()`."""
+        self._check_opened()
+        return self._books
+
     # ── opening and closing ────────────────────────────────────────────────────────────────────────────────────────
 
     async def open(self) -> Self:
@@ -107,7 +118,7 @@ class SessionPool:
         self._opened = True
         self._ledger = await Ledger.open(self.config, clock=self._clock, inline=self._inline_ledger)
         try:
-            self.ledger = Books(self._ledger, timezone=self.config.ledger.timezone, clock=self._clock)
+            self._books = Books(self._ledger, timezone=self.config.ledger.timezone, clock=self._clock)
             self._providers = dict(
                 self._given_providers
                 or {name: make_provider(name, settings) for name, settings in self.config.providers.items()}
@@ -134,9 +145,10 @@ class SessionPool:
             for provider in self._providers.values():
                 await provider.start(self._sessions.lost)
             await recover(self._ledger, self._providers)
-            self._jobs = Jobs(self._ledger, self._providers, self.config, self.stats)
+            self._jobs = Jobs(self._ledger, self._providers, self.config, self.stats, self._open_sessions)
             if isinstance(self._clock, SystemClock):
                 self._jobs.start()
+            await self._jobs.heartbeat()
         except BaseException:
             for provider in self._providers.values():
                 await provider.aclose()
@@ -184,11 +196,17 @@ class SessionPool:
 
     async def _wait_for_leases(self, grace: timedelta | float | None) -> None:
         seconds = parse_duration(self.config.pool.shutdown_grace if grace is None else grace).total_seconds()
+        held = self._leases.held()
+        if held and seconds > 0:
+            log.warning(
+                "waiting up to %g s for %d leases to end: %s", seconds, len(held), "; ".join(held[:5])
+            )
         try:
             async with asyncio.timeout(seconds):
                 await self._leases.all_ended()
         except TimeoutError:
-            log.info("leases still run after the grace time of %g s", seconds)
+            held = self._leases.held()
+            log.warning("%d leases were not released and are ended: %s", len(held), "; ".join(held[:5]))
 
     async def _close(self, grace: timedelta | float | None) -> None:
         bound = self.config.pool.close_timeout.total_seconds()
@@ -220,9 +238,12 @@ class SessionPool:
         while self._sessions.tasks and (left := until - self._clock.monotonic()) > 0:
             await asyncio.wait(list(self._sessions.tasks), timeout=left)
 
-    def _check_open(self) -> None:
+    def _check_opened(self) -> None:
         if not self._opened:
             raise PoolClosedError("open the pool first: 'async with SessionPool(...) as pool:'")
+
+    def _check_open(self) -> None:
+        self._check_opened()
         if self._closing is not None or self._view.draining:
             raise PoolClosedError("the pool is shutting down and gives no more leases")
 
@@ -329,7 +350,11 @@ class SessionPool:
 
     def stats(self) -> PoolStats:
         """Count sessions, requests and leases of this moment."""
+        self._check_opened()
         return take_stats(self._view, self._leases.counts)
+
+    def _open_sessions(self) -> list[tuple[str, str, int]]:
+        return [(session.id, str(session.state), session.uses) for session in self._view.sessions.values()]
 
     def _new_id(self) -> str:
         return f"s{self._rng.getrandbits(80):020x}"
