@@ -44,8 +44,44 @@ def test_every_command_explains_itself_with_an_example(
     assert (told.code, told.err) == (0, "")
     assert "Usage: tabkeeper" in told.out
     groups = {"sessions", "report", "budget", "rates", "db"}
-    if command and command[-1] not in groups and command[0] not in {"budget", "rates"}:
+    if command and command[-1] not in groups:
         assert f"tabkeeper {' '.join(command)}" in told.out.replace("Usage: ", "", 1), "no example"
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_flags_stand_alone_in_help(command: list[str], tabkeeper: Callable[..., Told]) -> None:
+    assert "<bool>" not in tabkeeper(*command, "--help").out
+
+
+@pytest.mark.parametrize(
+    "group", [c for c in commands() if c in [[], ["report"], ["budget"], ["rates"], ["db"]]]
+)
+def test_a_group_without_its_command_prints_its_help_and_nothing_else(
+    group: list[str], tabkeeper: Callable[..., Told]
+) -> None:
+    told = tabkeeper(*group)
+    assert (told.code, told.err) == (2, "")
+    assert f"Usage: {' '.join(['tabkeeper', *group])}" in told.out
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("stats", "tabkeeper --help"),
+        ("report dya", "tabkeeper report --help"),
+        ("report day --jsn", "tabkeeper report day --help"),
+        ("report day --date soon", "tabkeeper report day --help"),
+        ("db check --jsn", "tabkeeper db check --help"),
+        ("sessions close", "tabkeeper sessions close --help"),
+    ],
+)
+def test_a_mistake_in_a_command_names_the_help_of_that_command(
+    line: str, path: str, tabkeeper: Callable[..., Told]
+) -> None:
+    told = tabkeeper(*line.split())
+    assert (told.code, told.out) == (2, "")
+    assert told.err.endswith(f"; see {path}\n")
+    assert told.err.count("\n") == 1
 
 
 def test_the_expected_commands_are_there() -> None:

@@ -76,6 +76,9 @@ def test_a_day_is_printed_as_a_table_and_as_json(today, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["totals"]["cost"] == "0.012"
     assert found["totals"]["sessions"] == 2
+    assert run(["report", "day", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert {**again, "now": "", "forecasts": []} == {**found, "now": "", "forecasts": []}
 
 
 def test_a_csv_goes_into_a_file(today, tmp_path, capsys):
@@ -108,6 +111,7 @@ def test_an_earlier_day_is_found_by_its_date(today, capsys):
         (["report", "day", "--date", "2026-02-30"], "is no date"),
         (["report", "day", "--out", "/nowhere/at/all.txt"], "cannot be written"),
         (["report", "day", "--format", "pdf"], "pdf"),
+        (["report", "day", "--format", "csv", "--json"], "contradict each other"),
         (["rates", "list", "nobody"], "there is no built-in price list with 'nobody'"),
     ],
 )

@@ -17,6 +17,7 @@ import typer
 from tabkeeper import __version__
 from tabkeeper.cli.db import db_app
 from tabkeeper.cli.doctor import doctor
+from tabkeeper.cli.flags import show_flags_bare
 from tabkeeper.cli.init import init
 from tabkeeper.cli.sessions import cleanup, sessions_app
 from tabkeeper.cli.status import status
@@ -88,6 +89,7 @@ def _register_if_present(module: str, *, command: str | None = None, **groups: s
 
 
 _register()
+show_flags_bare(app)
 
 
 def run(arguments: list[str]) -> int:
@@ -95,9 +97,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = app(args=arguments, prog_name="tabkeeper", standalone_mode=False)
     except _USAGE_ERROR as error:
-        return _tell(
-            f"{_one_line(getattr(error, 'format_message', error.__str__)())} (see tabkeeper --help)", 2
-        )
+        return _misused(error)
     except CANNOT_START as error:
         return _tell(error, 2)
     except TabkeeperError as error:
@@ -109,6 +109,18 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _misused(error: Exception) -> int:
+    """Say what was wrong with how a command was called, and where its help is."""
+    said = getattr(error, "format_message", error.__str__)()
+    # A group without its command: Typer has printed the help already, or gives it as the message.
+    if type(error).__name__ == "NoArgsIsHelpError":
+        if said.strip():
+            typer.echo(said)
+        return 2
+    command = getattr(getattr(error, "ctx", None), "command_path", "tabkeeper")
+    return _tell(f"{_one_line(said).rstrip('.')}; see {command} --help", 2)
 
 
 def _tell(error: object, code: int) -> int:

@@ -8,6 +8,7 @@ from tabkeeper.cli.options import ConfigOption, JsonOption, print_json, read_con
 from tabkeeper.cli.records import must_exist, reading, revision, shown
 from tabkeeper.ledger import schema
 from tabkeeper.ledger.engines import read_engine, write_engine
+from tabkeeper.reports.render_parts import counted
 
 db_app = typer.Typer(no_args_is_help=True, help="Create, upgrade and check the ledger's database.")
 
@@ -31,7 +32,14 @@ def upgrade(config: ConfigOption = None) -> None:
 
 @db_app.command()
 def current(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """Show which revision the database has and which one this Tabkeeper expects."""
+    """Show which revision the database has and which one this Tabkeeper expects.
+
+    For instance:
+
+      tabkeeper db current
+
+      tabkeeper db current --json | jq '.revision == .expected'
+    """
     settings = read_config(config)
     must_exist(settings)
     engine = read_engine(settings.ledger.url)
@@ -47,7 +55,14 @@ def current(config: ConfigOption = None, *, as_json: JsonOption = False) -> None
 
 @db_app.command()
 def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """Compare the database with what this Tabkeeper expects; exit code 1 if anything differs."""
+    """Compare the database with what this Tabkeeper expects; exit code 1 if anything differs.
+
+    For instance:
+
+      tabkeeper db check
+
+      tabkeeper db check --json | jq '.differences[]'
+    """
     settings = read_config(config)
     with reading(settings) as engine:
         found = schema.differences(engine)
@@ -56,6 +71,6 @@ def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     else:
         for difference in found:
             typer.echo(f"differs: {difference}")
-        typer.echo(f"{shown(settings)}: {f'{len(found)} differences' if found else 'as expected'}")
+        typer.echo(f"{shown(settings)}: {counted(len(found), 'difference') if found else 'as expected'}")
     if found:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -57,5 +58,14 @@ def console() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print `value` as indented JSON on standard output; unknown types as their text."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+    """Print `value` as indented JSON on standard output; instants in UTC with a Z, unknown types as their text."""
+    sys.stdout.write(json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n")
+
+
+def iso(instant: datetime) -> str:
+    """Write an instant for programs: ISO-8601 in UTC, with a Z, as the reports do."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _plain(value: object) -> str:
+    return iso(value) if isinstance(value, datetime) else str(value)

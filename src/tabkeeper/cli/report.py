@@ -35,6 +35,13 @@ rates_app = typer.Typer(no_args_is_help=True, help="Price lists: built in, and o
 budget_app = typer.Typer(no_args_is_help=True, help="Budgets, and how much of them is left.")
 
 
+def _date(given: str) -> date:
+    try:
+        return date.fromisoformat(f"{given}-01" if len(given) == 7 else given)
+    except ValueError:
+        raise typer.BadParameter(f"{given!r} is no date; write it like 2026-11-21") from None
+
+
 class Format(StrEnum):
     """How a report is written."""
 
@@ -46,6 +53,7 @@ class Format(StrEnum):
 FormatOption = Annotated[
     Format, typer.Option("--format", "-f", help="table for people; json and csv are exact.")
 ]
+ReportJsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="FILE", help="Write to this file instead of the terminal."),
@@ -57,9 +65,13 @@ def report_day(
     config: ConfigOption = None,
     *,
     day: Annotated[
-        str | None, typer.Option("--date", "-d", metavar="YYYY-MM-DD", help="Which day; today if not given.")
+        date | None,
+        typer.Option(
+            "--date", "-d", parser=_date, metavar="YYYY-MM-DD", help="Which day; today if not given."
+        ),
     ] = None,
     style: FormatOption = Format.TABLE,
+    as_json: ReportJsonOption = False,
     out: OutOption = None,
 ) -> None:
     """Report one day, from midnight to midnight in the ledger's time zone.
@@ -70,7 +82,7 @@ def report_day(
 
       tabkeeper report day --date 2026-11-20 --format csv --out yesterday.csv
     """
-    _report(config, "day", _date(day), style, out)
+    _report(config, "day", day, _style(style, as_json=as_json), out)
 
 
 @report_app.command("month")
@@ -78,12 +90,17 @@ def report_month(
     config: ConfigOption = None,
     *,
     day: Annotated[
-        str | None,
+        date | None,
         typer.Option(
-            "--date", "-d", metavar="YYYY-MM", help="Which month, or any day of it; this one if not given."
+            "--date",
+            "-d",
+            parser=_date,
+            metavar="YYYY-MM",
+            help="Which month, or any day of it; this one if not given.",
         ),
     ] = None,
     style: FormatOption = Format.TABLE,
+    as_json: ReportJsonOption = False,
     out: OutOption = None,
 ) -> None:
     """Report one calendar month in the ledger's time zone.
@@ -92,9 +109,9 @@ def report_month(
 
       tabkeeper report month
 
-      tabkeeper report month --date 2026-10 --format json | jq .totals.cost
+      tabkeeper report month --date 2026-10 --json | jq .totals.cost
     """
-    _report(config, "month", _date(day), style, out)
+    _report(config, "month", day, _style(style, as_json=as_json), out)
 
 
 @rates_app.command("list")
@@ -161,6 +178,12 @@ def budget_list(config: ConfigOption = None, *, as_json: JsonOption = False) -> 
         _print(console(), budget_table(budgets))
 
 
+def _style(style: Format, *, as_json: bool) -> Format:
+    if as_json and style is Format.CSV:
+        raise ConfigError("--json and --format csv contradict each other; leave one out")
+    return Format.JSON if as_json else style
+
+
 def _report(
     config: Path | None, period: ReportPeriod, day: date | None, style: Format, out: Path | None
 ) -> None:
@@ -190,15 +213,6 @@ def _text(report: CostReport, style: Format) -> str:
     page = io.StringIO()
     print_report(report, Console(file=page, width=WIDTH, color_system=None))
     return page.getvalue()
-
-
-def _date(given: str | None) -> date | None:
-    if given is None:
-        return None
-    try:
-        return date.fromisoformat(f"{given}-01" if len(given) == 7 else given)
-    except ValueError:
-        raise typer.BadParameter(f"--date: {given!r} is no date; write it like 2026-11-21") from None
 
 
 def _rates_table(title: str, rows: list[tuple[str, RateCard | None]]) -> Table:

@@ -90,7 +90,9 @@ def session_table(lines: Sequence[SessionLine], now: datetime) -> Table:
 
 @sessions_app.command()
 def close(
-    session_id: Annotated[str, typer.Argument(help="Id as `tabkeeper sessions list` shows it.")],
+    session_id: Annotated[
+        str, typer.Argument(metavar="SESSION", help="Id as `tabkeeper sessions list` shows it.")
+    ],
     config: ConfigOption = None,
 ) -> None:
     """End and settle one session whose owner is gone. A living owner closes its sessions itself.

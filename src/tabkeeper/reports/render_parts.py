@@ -77,6 +77,11 @@ def str_money(amount: Money) -> str:
     return money_column([amount])[0]
 
 
+def counted(number: int, one: str) -> str:
+    """Write a number of things: ``1 session``, ``2 sessions``."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
 def _sign(amount: Money) -> str:
     return "-" if amount.nanos < 0 else ""
 
