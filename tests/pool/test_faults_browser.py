@@ -316,3 +316,55 @@ async def test_a_file_that_is_no_program_is_refused_at_once_and_by_name(tmp_path
         ):
             await pool.get_session("web", timeout=20)
     assert time.monotonic() - began < 10
+
+
+async def test_a_session_whose_address_was_given_away_is_not_reused(tmp_path: Path) -> None:
+    async with SessionPool(
+        config(tmp_path, max_sessions=1), providers={"local": local(tmp_path, isolation="process")}
+    ) as pool:
+        async with pool.get_session("web") as first:
+            assert first.connect_url.startswith("ws://127.0.0.1:")
+        async with pool.get_session("web") as second:
+            assert second.session_id != first.session_id
+
+
+async def test_the_address_of_a_shared_browser_is_not_given_away(tmp_path: Path) -> None:
+    async with SessionPool(config(tmp_path), providers={"local": local(tmp_path)}) as pool:
+        async with pool.get_session("web") as lease:
+            with pytest.raises(SessionInUseError, match='isolation = "process"'):
+                _ = lease.connect_url
+
+
+async def test_contexts_whose_opening_was_cancelled_are_closed(tmp_path: Path) -> None:
+    async with SessionPool(config(tmp_path, max_sessions=2), providers={"local": local(tmp_path)}) as pool:
+        async with pool.get_session("web") as keeper:  # keeps the shared browser alive
+            await keeper.new_page()
+            for _ in range(5):
+                async with pool.get_session("web") as lease:
+                    opening = asyncio.ensure_future(lease.context())
+                    await asyncio.sleep(0.001)
+                    opening.cancel()
+                    await asyncio.gather(opening, return_exceptions=True)
+            browser = await pool._sessions.running[keeper.session_id].browser._connection.browser()
+            assert len(browser.contexts) == 2  # the browser's own, and the keeper's
+
+
+@pytest.mark.kill
+async def test_when_playwrights_own_process_dies_pages_open_again_soon(tmp_path: Path) -> None:
+    async with SessionPool(
+        config(tmp_path, max_sessions=1), providers={"local": local(tmp_path, isolation="process")}
+    ) as pool:
+        async with pool.get_session("web") as lease:
+            await lease.new_page()
+        drivers = [p for p in psutil.Process().children() if "run-driver" in " ".join(p.cmdline())]
+        assert len(drivers) == 1
+        drivers[0].kill()
+        drivers[0].wait(5)
+        failures = 0
+        for _ in range(3):
+            try:
+                async with pool.get_session("web") as lease:
+                    await (await lease.new_page()).goto(PAGE)
+            except (LeaseLostError, PlaywrightError):
+                failures += 1
+        assert failures <= 1

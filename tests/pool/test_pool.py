@@ -566,7 +566,7 @@ async def test_sessions_that_cannot_live_long_enough_to_start_are_given_up_with_
     ) as w:
         with pytest.raises(SessionCreationError, match="max_session_cost"):
             await w.pool.get_session("web", timeout=200)
-        assert len(w.provider.sessions) == 3
+        assert len(w.provider.calls) == 3
         await asyncio.sleep(30)
         assert w.provider.open == []
 

@@ -124,7 +124,9 @@ def lease_row(usage: LeaseUsage) -> dict[str, Any]:
         "error": usage.error,
         "bytes": usage.bytes_received,
         "place": usage.place,
-        "tags": json.dumps(dict(usage.tags), sort_keys=True) if usage.tags else "{}",
+        "tags": json.dumps({str(k): str(v) for k, v in usage.tags.items()}, sort_keys=True)
+        if usage.tags
+        else "{}",
     }
 
 

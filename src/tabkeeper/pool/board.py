@@ -90,9 +90,14 @@ class MemoryBoard:
     def _step(self) -> None:
         self._booked = False
         self.steps += 1
-        actions = plan(self.view, self._clock.monotonic())
-        if actions:
-            self._carry_out(actions)
+        try:
+            actions = plan(self.view, self._clock.monotonic())
+            if actions:
+                self._carry_out(actions)
+        finally:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
         at = wake_at(self.view)
         # A timer that fires too early only plans once more; moving it each time would fill the loop's own heap.
         if at < self._timer_at:

@@ -49,9 +49,20 @@ class Driver:
     def __init__(self) -> None:
         self._starting: asyncio.Task[Playwright] | None = None
 
+    @property
+    def _broken(self) -> bool:
+        assert self._starting is not None
+        return self._starting.cancelled() or self._starting.exception() is not None
+
+    def forget(self, playwright: Playwright) -> None:
+        """Its process has ended: start another when next needed."""
+        task = self._starting
+        if task is not None and task.done() and not self._broken and task.result() is playwright:
+            self._starting = None
+
     async def playwright(self) -> Playwright:
         """Return the running driver."""
-        if self._starting is None:
+        if self._starting is None or (self._starting.done() and self._broken):
             self._starting = asyncio.create_task(async_playwright().start(), name="tabkeeper-playwright")
         return await asyncio.shield(self._starting)
 
@@ -110,7 +121,14 @@ class Connection:
 
     async def _connect(self) -> Browser:
         playwright = await self._driver.playwright()
-        browser = await playwright.chromium.connect_over_cdp(self._connect_url)
+        try:
+            browser = await playwright.chromium.connect_over_cdp(self._connect_url)
+        except PlaywrightError as error:
+            if type(error).__name__ != "TargetClosedError":
+                raise
+            self._driver.forget(playwright)  # its process has died
+            playwright = await self._driver.playwright()
+            browser = await playwright.chromium.connect_over_cdp(self._connect_url)
         self.given = set(browser.contexts)
         browser.on("disconnected", lambda _: self._disconnected(browser))
         return browser
@@ -120,6 +138,16 @@ class Connection:
             return  # we ended it ourselves, and whoever listens by now is on the next one
         for on_lost in list(self._listeners):
             on_lost("browser disconnected")
+
+    async def check(self) -> None:
+        """Tell the listeners if the connection is dead; Playwright says nothing when its own process dies."""
+        browser = self.made
+        if browser is None:
+            return
+        try:
+            await (await browser.new_browser_cdp_session()).detach()
+        except PlaywrightError:
+            self._disconnected(browser)
 
     async def release(self, on_lost: Callable[[str], None]) -> None:
         """Stop listening; the last one to do so ends the connection, and with it the contexts made through it."""
@@ -171,6 +199,7 @@ class SessionBrowser:
         self._connection = connection
         self._on_lost = on_lost
         self._contexts: set[BrowserContext] = set()
+        self._opening: set[asyncio.Future[BrowserContext]] = set()
         self.shared = shared
         self.used = False
         """Whether anybody has connected, so that there may be something to clean."""
@@ -190,8 +219,7 @@ class SessionBrowser:
         """Open a clean context that blocks what is to be blocked and counts what it loads."""
         if block:
             options.setdefault("service_workers", "block")  # a worker's requests pass no route
-        context = await (await self.browser()).new_context(**options)
-        self._contexts.add(context)
+        context = await self._open_context(options)
         if block:
             blocked = frozenset(block)
 
@@ -206,6 +234,22 @@ class SessionBrowser:
         context.on("page", self.meter.watch)
         return context
 
+    async def _open_context(self, options: dict[str, Any]) -> BrowserContext:
+        opening = asyncio.ensure_future((await self.browser()).new_context(**options))
+        # The browser opens it also if the caller is cancelled, and somebody must close it then.
+        self._opening.add(opening)
+        opening.add_done_callback(self._opened)
+        try:
+            return await asyncio.shield(opening)
+        except PlaywrightError:
+            await self._connection.check()
+            raise
+
+    def _opened(self, opening: asyncio.Future[BrowserContext]) -> None:
+        self._opening.discard(opening)
+        if not opening.cancelled() and opening.exception() is None:
+            self._contexts.add(opening.result())
+
     async def new_page(self, context: BrowserContext) -> Page:
         """Open a page whose bytes are counted from its first request on."""
         page = await context.new_page()
@@ -215,8 +259,10 @@ class SessionBrowser:
     async def clean(self) -> bool:
         """Close what leases opened; False if traces may be left, so that nobody else should get the session."""
         browser = self._connection.made
-        if browser is None:
+        if browser is None or not browser.is_connected():
             return not self.used
+        if self._opening:
+            await asyncio.wait(list(self._opening))
         await self.meter.settle()
         untouched = True
         contexts = set(self._contexts)
@@ -232,11 +278,13 @@ class SessionBrowser:
 
     async def aclose(self) -> None:
         """End the session's use of the connection."""
-        await self.meter.aclose()
-        if self.shared and self._contexts and self._connection.made is not None:
-            for context in list(self._contexts):
-                await context.close()
-        await self._connection.release(self._on_lost)
+        try:
+            await self.meter.aclose()
+            if self.shared and self._contexts and self._connection.made is not None:
+                for context in list(self._contexts):
+                    await context.close()
+        finally:
+            await self._connection.release(self._on_lost)
 
 
 class Meter:

@@ -40,6 +40,8 @@ class Holding:
     place: str
     requested_at: Instant
     granted_at: Instant
+    is_first: bool
+    """Nobody has had the session before."""
     start_age: float
     """The session's age when the lease began, in seconds."""
     card: RateCard
@@ -86,7 +88,7 @@ class Lease:
     def __init__(self, host: Host, holding: Holding) -> None:
         self._host = host
         self._holding = holding
-        self.is_new: bool = holding.use == 1
+        self.is_new: bool = holding.is_first
         """True if the session was created for this lease, False if it was reused."""
 
     def __repr__(self) -> str:
@@ -127,8 +129,15 @@ class Lease:
     def connect_url(self) -> str:
         """Where a CDP client of your own connects. It may contain a key: do not log it.
 
-        Where sessions share a browser (local Chromium with ``isolation = "context"``), it opens the whole browser.
+        A session whose address was asked for is closed after the lease instead of being reused: nobody can know
+        what another client left in it.
+
+        Raises:
+            LeaseLostError: the lease is over.
+            SessionInUseError: other sessions share the browser, so you would see what is theirs.
         """
+        self._check()
+        self._check_own(self._host.browser_of(self._holding))
         return self._host.connect_url_of(self._holding)
 
     @property
@@ -165,6 +174,13 @@ class Lease:
         if self._holding.over:
             raise LeaseLostError(self.session_id, self.platform, self._ending())
 
+    def _check_own(self, session: SessionBrowser) -> None:
+        if session.shared:
+            raise SessionInUseError(
+                f"session {self.session_id} shares its browser with others, so it is not handed out whole: use "
+                f'context() or new_page(), or set isolation = "process" for provider {self.provider!r}'
+            )
+
     def _ending(self) -> str:
         if self._holding.over in {"ok", "failed"}:
             return "it was released"
@@ -182,11 +198,7 @@ class Lease:
         """
         self._check()
         session = self._host.browser_of(self._holding)
-        if session.shared:
-            raise SessionInUseError(
-                f"session {self.session_id} shares its browser with others, so it is not handed out whole: use "
-                f'context() or new_page(), or set isolation = "process" for provider {self.provider!r}'
-            )
+        self._check_own(session)
         try:
             return await session.browser()
         except Exception as error:

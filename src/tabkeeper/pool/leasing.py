@@ -135,6 +135,8 @@ class Leases:
             patience.total_seconds() if ask.timeout is None else parse_duration(ask.timeout).total_seconds()
         )
         now = self._clock.monotonic()
+        if ask.max_cost is not None and not isinstance(ask.max_cost, Money):
+            raise TypeError('max_cost must be Money or text such as "0.05"')
         self._arrivals += 1
         owner = ask.tenant if ask.tenant in self._view.rules.owning_tenants else None
         return Request(
@@ -196,6 +198,7 @@ class Leases:
             place=ask.place,
             requested_at=request.arrived_at,
             granted_at=now,
+            is_first=running.leases == 0,
             start_age=age,
             card=running.hold.card,
             use_timeout=settings.use_timeout.total_seconds(),
@@ -203,16 +206,17 @@ class Leases:
             bytes_before=running.browser.meter.received if running.browser else 0,
         )
         running.holding = holding
+        running.leases += 1
         counts = self.counts
         counts.leases += 1
-        counts.reused += use > 1
+        counts.reused += not holding.is_first
         counts.waited += now - request.arrived_at
         future.set_result(Lease(self, holding))
 
     def _cap_lease(self, ask: Ask, running: Running, age: float, now: Instant) -> bool:
         assert ask.max_cost is not None
         assert running.hold is not None
-        first = running.session.uses == 1
+        first = running.leases == 0
         longest = running.session.lease_ends - now
         before = not_the_leases(running.hold.card, age, first=first)
         seconds = affordable_seconds(running.hold.card, age, before, ask.max_cost, longest)
@@ -226,7 +230,7 @@ class Leases:
     def _unaffordable(self, ask: Ask, running: Running, age: float) -> BudgetExceededError:
         assert ask.max_cost is not None
         assert running.hold is not None
-        before = not_the_leases(running.hold.card, age, first=running.session.uses == 1)
+        before = not_the_leases(running.hold.card, age, first=running.leases == 0)
         return BudgetExceededError(
             budget="max_cost",
             limit=ask.max_cost,
@@ -275,6 +279,8 @@ class Leases:
         running = self._sessions.running.get(holding.session.id)
         if holding.over or running is None or running.remote is None:
             raise LeaseLostError(holding.session.id, holding.session.lane.platform, "the lease is over")
+        # What a client of the caller's own leaves behind cannot be cleaned with certainty.
+        running.exposed = True
         return running.remote.connect_url
 
     def wall(self, at: Instant) -> datetime:
@@ -286,7 +292,7 @@ class Leases:
         age = holding.end_age
         if age is None:
             age = holding.start_age + self._clock.monotonic() - holding.granted_at
-        before = not_the_leases(holding.card, holding.start_age, first=holding.use == 1)
+        before = not_the_leases(holding.card, holding.start_age, first=holding.is_first)
         return accrued(holding.card, age) - before
 
     def hurt(self, holding: Holding, kind: Trouble, error: BaseException) -> None:
@@ -304,12 +310,14 @@ class Leases:
         running = self._sessions.running[holding.session.id]
         clean = False
         try:
-            clean = running.browser is None or not running.browser.used or await self._clean(running)
+            untouched = running.browser is None or not running.browser.used
+            clean = (untouched or await self._clean(running)) and not running.exposed
         finally:
             healthy = running.health >= UNHEALTHY_BELOW
-            reason = "not cleaned" if not clean else "unhealthy"
+            reason = "unhealthy" if clean else "used by another client" if running.exposed else "not cleaned"
             self._record(running, holding)
             self._board.released(holding.session, holding.use, keep=clean and healthy, reason=reason)
+            self._ended.set()
 
     async def _clean(self, running: Running) -> bool:
         assert running.browser is not None
@@ -335,13 +343,15 @@ class Leases:
             return
         holding = running.holding
         if holding.over:
+            self._record(running, holding)  # released, still being cleaned: its row must come before the bill
             return
         if outcome == "lost":
             self.counts.lost += 1
         self._mark_over(holding, outcome, why)
         self._record(running, holding)
         for scope in list(holding.scopes):
-            scope.reschedule(asyncio.get_running_loop().time())
+            if not scope.expired():  # else it is cancelling its operation already, and cannot be moved
+                scope.reschedule(asyncio.get_running_loop().time())
 
     def _mark_over(self, holding: Holding, outcome: str, error: str | None) -> None:
         holding.over = outcome
@@ -374,7 +384,7 @@ class Leases:
                 waited=holding.granted_at - holding.requested_at,
                 start_age=holding.start_age,
                 end_age=holding.end_age,
-                is_new=holding.use == 1,
+                is_new=holding.is_first,
                 outcome=holding.over,
                 error=holding.error,
                 bytes_received=received - holding.bytes_before,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -17,7 +17,7 @@ from typing import Self, assert_never
 
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import PoolConfig, load_config, parse_duration
-from tabkeeper.errors import PoolClosedError, QueueTimeoutError, TabkeeperError
+from tabkeeper.errors import PoolClosedError, PoolError, QueueTimeoutError, TabkeeperError
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.money import Money
 from tabkeeper.pool.board import MemoryBoard
@@ -88,6 +88,7 @@ class SessionPool:
         self._inline_ledger = inline_ledger
         self._providers: dict[str, Provider] = {}
         self._opened = False
+        self._ready = False
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -148,10 +149,11 @@ class SessionPool:
             self._jobs = Jobs(self._ledger, self._providers, self.config, self.stats, self._open_sessions)
             if isinstance(self._clock, SystemClock):
                 self._jobs.start()
+            self._ready = True
             await self._jobs.heartbeat()
         except BaseException:
-            for provider in self._providers.values():
-                await provider.aclose()
+            self._ready = False
+            await self._end_providers(self.config.pool.close_timeout.total_seconds())
             await self._ledger.aclose()
             raise
         return self
@@ -167,19 +169,22 @@ class SessionPool:
     async def drain(self, grace: timedelta | float | None = None) -> None:
         """Give no more leases, refuse who waits, and return when running leases ended or `grace` is up."""
         self._check_open()
+        seconds = parse_duration(self.config.pool.shutdown_grace if grace is None else grace).total_seconds()
         self._start_draining()
-        await self._wait_for_leases(grace)
+        await self._wait_for_leases(seconds)
 
     async def close(self, grace: timedelta | float | None = None) -> None:
         """End everything: waiters are told, leases get `grace` (default ``pool.shutdown_grace``), sessions close.
 
-        Bounded by the grace time plus twice ``pool.close_timeout``. What no provider has confirmed by then stays in
-        the ledger, and the next start takes it up. Safe to call twice and to cancel: it runs to its end.
+        Bounded by the grace time plus four times ``pool.close_timeout``, and once more for each provider. What no
+        provider has confirmed by then stays in the ledger, and the next start takes it up. Safe to call twice and
+        to cancel: it runs to its end.
         """
-        if not self._opened:
+        seconds = parse_duration(self.config.pool.shutdown_grace if grace is None else grace).total_seconds()
+        if not self._ready:
             return
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close(grace), name="tabkeeper close")
+            self._closing = asyncio.create_task(self._close(seconds), name="tabkeeper close")
         await asyncio.shield(self._closing)
 
     def _start_draining(self) -> None:
@@ -194,8 +199,7 @@ class SessionPool:
             if session.state in {State.IDLE, State.CREATING, State.UNHEALTHY}:
                 self._board.end(session, "shutdown")
 
-    async def _wait_for_leases(self, grace: timedelta | float | None) -> None:
-        seconds = parse_duration(self.config.pool.shutdown_grace if grace is None else grace).total_seconds()
+    async def _wait_for_leases(self, seconds: float) -> None:
         held = self._leases.held()
         if held and seconds > 0:
             log.warning(
@@ -208,7 +212,7 @@ class SessionPool:
             held = self._leases.held()
             log.warning("%d leases were not released and are ended: %s", len(held), "; ".join(held[:5]))
 
-    async def _close(self, grace: timedelta | float | None) -> None:
+    async def _close(self, grace: float) -> None:
         bound = self.config.pool.close_timeout.total_seconds()
         self._start_draining()
         await self._wait_for_leases(grace)
@@ -221,17 +225,21 @@ class SessionPool:
         await self._let_tasks_end(bound)
         self._board.stop()
         self._jobs.stop()
+        await self._end_bounded("Playwright", self._sessions.connections.aclose(), bound)
+        await self._end_providers(bound)
+        await self._ledger.aclose()
+
+    async def _end_providers(self, bound: float) -> None:
+        for name, provider in self._providers.items():
+            await self._end_bounded(f"provider {name!r}", provider.aclose(), bound)
+
+    async def _end_bounded(self, what: str, ending: Awaitable[None], bound: float) -> None:
+        """Await an end, but not for ever, and whatever it raises: the others must end, too."""
         try:
             async with asyncio.timeout(bound):
-                await self._sessions.connections.aclose()
-        except Exception as error:  # noqa: BLE001 - Playwright's own end must not keep browsers from ending
-            log.warning("Playwright did not stop cleanly: %r", error)
-        for name, provider in self._providers.items():
-            try:
-                await provider.aclose()
-            except Exception as error:
-                log.exception("provider %r did not stop cleanly", name, exc_info=error)
-        await self._ledger.aclose()
+                await ending
+        except Exception:
+            log.exception("%s did not stop cleanly", what)
 
     async def _let_tasks_end(self, seconds: float) -> None:
         until = self._clock.monotonic() + seconds
@@ -239,7 +247,7 @@ class SessionPool:
             await asyncio.wait(list(self._sessions.tasks), timeout=left)
 
     def _check_opened(self) -> None:
-        if not self._opened:
+        if not self._ready:
             raise PoolClosedError("open the pool first: 'async with SessionPool(...) as pool:'")
 
     def _check_open(self) -> None:
@@ -302,32 +310,52 @@ class SessionPool:
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         for action in actions:
-            match action:
-                case Grant(request, session, use):
-                    self._leases.grant(request, session, use)
-                case Create(session):
-                    self._leases.counts.saw_sessions(len(self._view.sessions))
-                    self._sessions.create(session)
-                case Close(session):
-                    self._leases.end_holding(session, "lost", session.reason)
-                    self._sessions.close(session)
-                case Reclaim(session, _):
-                    self._leases.counts.reclaimed += 1
-                    self._leases.end_holding(session, "reclaimed", "its time was up")
-                case ReportLeak(session, _):
-                    self._leases.report_leak(session)
-                case Refuse(request, position, blocked_by):
-                    waited = self._clock.monotonic() - request.arrived_at
-                    platform = request.lane.platform
-                    self._leases.refuse(request, QueueTimeoutError(platform, waited, position, blocked_by))
-                case GiveUpPlace(session):
-                    log.warning(
-                        "session %s is not confirmed closed at %r; its place is free, the release goes on",
-                        session.id,
-                        session.provider,
-                    )
-                case _:
-                    assert_never(action)
+            try:
+                self._do(action)
+            except Exception as error:
+                # The view has changed already, so one action that fails must not take the others with it.
+                log.exception("%r could not be carried out", action)
+                self._make_good(action, error)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Grant(request, session, use):
+                self._leases.grant(request, session, use)
+            case Create(session):
+                self._leases.counts.saw_sessions(len(self._view.sessions))
+                self._sessions.create(session)
+            case Close(session):
+                self._leases.end_holding(session, "lost", session.reason)
+                self._sessions.close(session)
+            case Reclaim(session, _):
+                self._leases.counts.reclaimed += 1
+                self._leases.end_holding(session, "reclaimed", "its time was up")
+            case ReportLeak(session, _):
+                self._leases.report_leak(session)
+            case Refuse(request, position, blocked_by):
+                waited = self._clock.monotonic() - request.arrived_at
+                platform = request.lane.platform
+                self._leases.refuse(request, QueueTimeoutError(platform, waited, position, blocked_by))
+            case GiveUpPlace(session):
+                log.warning(
+                    "session %s is not confirmed closed at %r; its place is free, the release goes on",
+                    session.id,
+                    session.provider,
+                )
+            case _:
+                assert_never(action)
+
+    def _make_good(self, action: Action, error: Exception) -> None:
+        match action:
+            case Grant(request, session, _):
+                refusal = PoolError(f"session {session.id} could not be leased: {error!r}")
+                refusal.__cause__ = error
+                self._leases.refuse(request, refusal)
+                self._board.end(session, "could not be leased")
+            case Create(session):
+                self._board.closed(session)
+            case Close(session):
+                self._sessions.close(session)
 
     # ── by id, and figures ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -63,6 +63,12 @@ class Running:
     holding: Holding | None = None
     health: float = 1.0
     creating: asyncio.Task[None] | None = None
+    sent: bool = False
+    """The create call was sent, so that a session may exist."""
+    exposed: bool = False
+    """Its address was given to a client of the caller's own."""
+    leases: int = 0
+    """Leases that really began."""
 
 
 class Sessions:
@@ -254,15 +260,22 @@ class Sessions:
         spec = SessionSpec(
             session_id=session.id, platform=session.lane.platform, max_seconds=hold.max_seconds
         )
+        # It must be there well before the money held for it runs out.
+        longest = session.dies_at - self._clock.monotonic()
+        patience = self._config.pool.create_timeout.total_seconds()
+        seconds = max(0.0, min(patience, longest))
+        why = (
+            "" if seconds == patience else ", the life its hold allows: raise session_ttl or max_session_cost"
+        )
+        running.sent = True
         try:
-            async with asyncio.timeout(self._config.pool.create_timeout.total_seconds()):
+            async with asyncio.timeout(seconds):
                 return await self._providers[session.provider].create(spec)
         except (TimeoutError, OutcomeUnknownError) as unknown:
-            seconds = self._config.pool.create_timeout.total_seconds()
             error: ProviderError = (
                 unknown
                 if isinstance(unknown, OutcomeUnknownError)
-                else OutcomeUnknownError(session.provider, f"no session within {seconds:g} s")
+                else OutcomeUnknownError(session.provider, f"no session within {seconds:g} s{why}")
             )
             adopted = await self._look_up(session)
             if adopted is not None:
@@ -282,7 +295,9 @@ class Sessions:
         log.warning("session %s (platform %r) was not created: %s", session.id, session.lane.platform, error)
         rules = self._rules_of(session)
         failures = self.board.view.providers[session.provider].failures
-        wait = min(rules.retry_max, rules.retry_base * 2.0**failures) * self._rng.uniform(0.75, 1.25)
+        wait = min(rules.retry_max, rules.retry_base * 2.0 ** min(failures, 30)) * self._rng.uniform(
+            0.75, 1.25
+        )
         lasting = isinstance(error, LASTING)
         if lasting:
             wait = rules.retry_max
@@ -316,8 +331,9 @@ class Sessions:
         provider = self._providers[session.provider]
         for wait in (0.5, 1.0, 2.0, 4.0, None) if provider.capabilities.list_by_label else ():
             try:
-                found = await provider.list(session.id)
-            except ProviderError as error:
+                async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
+                    found = await provider.list(session.id)
+            except Exception as error:  # noqa: BLE001 - an adapter that breaks its contract must not cost a place
                 log.warning(
                     "session %s cannot be looked up at %r yet: %s", session.id, session.provider, error
                 )
@@ -340,7 +356,9 @@ class Sessions:
         await asyncio.wait([self._spawn(self._abandoned(running), f"abandon {running.session.id}")])
 
     async def _abandoned(self, running: Running) -> None:
-        if running.hold is not None:
+        if running.hold is not None and not running.sent:
+            await self._void(running.session, "ended before it was created")
+        elif running.hold is not None:
             running.remote = await self._look_up(running.session)
         running.creating = None
         if running.remote is None:
@@ -428,7 +446,7 @@ class Sessions:
             try:
                 async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
                     await provider.close(remote.provider_session_id)
-            except (ProviderError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, the session may still cost money
                 log.warning("session %s is not closed at %r yet: %r", session.id, session.provider, error)
                 await self._owe_release(session, error)
             else:
