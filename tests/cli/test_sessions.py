@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,16 @@ def test_status_shows_sessions_queue_and_budget_of_a_living_process(
         "4.78",
     )
 
+    assert budget["resets_at"].endswith("T00:00:00Z")
+    assert [budget] == data(tabkeeper("budget", "list", "--json")), "one description of a budget, everywhere"
+    for instant in (status["at"], process["heartbeat_at"], status["sessions"][0]["created_at"]):
+        assert instant.endswith("Z")
+        assert datetime.fromisoformat(instant).tzinfo is UTC
+
     shown = tabkeeper("status").out
+    assert "As of each process's last heartbeat" in shown
+    assert "refused" in shown
+    assert "Refused" in tabkeeper("budget", "list").out
     for words in (f"{owner.pid}@", "3/1000", "web 3", "2/10", "$0.22", "$4.78", "daily"):
         assert words in shown
 
@@ -64,7 +74,8 @@ def test_cleanup_settles_what_a_killed_owner_left_and_gives_the_rest_of_its_hold
     kill(owner)
     assert data(tabkeeper("status", "--json"))["processes"][0]["alive"] is False
 
-    assert [line["session"] for line in data(tabkeeper("cleanup", "--json"))] == ["s-one", "s-two"]
+    done = data(tabkeeper("cleanup", "--json"))
+    assert [(line["session"], line["cost"]) for line in done] == [("s-one", "0.02"), ("s-two", "0.02")]
 
     status = data(tabkeeper("status", "--json"))
     assert (status["sessions"], status["processes"]) == ([], [])
@@ -76,10 +87,24 @@ def test_cleanup_settles_what_a_killed_owner_left_and_gives_the_rest_of_its_hold
 
 
 def test_cleanup_again_finds_nothing_and_changes_nothing(left_behind: Path, tabkeeper: Tabkeeper) -> None:
-    assert "2 sessions cleaned up" in tabkeeper("cleanup").out
+    assert tabkeeper("cleanup").out.splitlines() == [
+        "ended s-one (web at local); it cost $0.02 by estimate",
+        "ended s-two (web at local); it cost $0.02 by estimate",
+        "2 sessions cleaned up",
+    ]
     after = contents(left_behind)
     assert tabkeeper("cleanup").out == "0 sessions cleaned up\n"
     assert contents(left_behind) == after
+
+
+def test_cleanup_tells_each_session_once_and_nothing_on_standard_error(
+    left_behind: Path, tabkeeper: Tabkeeper, shell: Tabkeeper
+) -> None:
+    assert tabkeeper("sessions", "close", "s-two").code == 0
+    told = shell("cleanup")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.count("s-one") == 1
+    assert told.out.endswith("\n1 session cleaned up\n")
 
 
 def test_one_session_of_a_dead_owner_can_be_closed(left_behind: Path, tabkeeper: Tabkeeper) -> None:

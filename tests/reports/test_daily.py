@@ -115,7 +115,7 @@ async def test_the_pieces_of_broken_hours_count_every_column_as_the_hours_do(gol
         hours = queries.usage_by_cell(conn, span)
         assert hours
         assert queries.usage_by_cell(conn, broken) == hours
-        assert queries.lines_by_component(conn, broken) == queries.lines_by_component(conn, span)
+        assert queries.lines_by_cell(conn, broken) == queries.lines_by_cell(conn, span)
         assert queries.cost(conn, broken) == queries.cost(conn, span)
 
 
@@ -152,9 +152,42 @@ async def test_csv_rows_parse_back_and_add_up_in_every_column(golden):
     assert tuple(rows[0]) == COLUMNS
     for name in ("cost", "idle", "rounding", "failed"):
         assert sum(Decimal(row[name]) for row in rows) == getattr(found.totals, name).dollars
+    assert sum(Decimal(row["billed_seconds"]) for row in rows) == Decimal(str(found.billed_seconds))
+    assert all(Decimal(row["leased_cost"]) + Decimal(row["idle"]) == Decimal(row["cost"]) for row in rows)
     for name in ("sessions", "leases", "reused", "failed_leases", "failed_sessions", "bytes"):
         assert sum(int(row[name]) for row in rows) == getattr(found.totals, name)
     assert {row["label"] for row in rows} == {"2026-11-01"}
+
+
+async def test_a_session_of_two_tenants_divides_leases_by_who_leased_and_the_rest_by_who_had_it_created(
+    story,
+):
+    await story.session(
+        datetime(2026, 2, 1, tzinfo=UTC), seconds=150, leases=((0.0, 40.0), (70.0, 130.0)), tenant="one",
+        lease_tenants=("one", "two"),
+    )  # fmt: skip
+    one, two = csv.DictReader(io.StringIO(render_csv(report(story, day=date(2026, 2, 1)))))
+    names = (
+        "tenant",
+        "cost",
+        "leased_cost",
+        "idle",
+        "leases",
+        "leased_seconds",
+        "sessions",
+        "billed_seconds",
+    )
+    assert [one[name] for name in names] == ["one", "0.013", "0.007", "0.006", "1", "40.0", "1", "180.0"]
+    assert [two[name] for name in names] == ["two", "0.006", "0.006", "0.00", "1", "60.0", "0", "0.0"]
+
+
+async def test_on_the_first_day_of_use_the_month_is_not_expected_below_the_day(story):
+    begin = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+    await story.session(begin)
+    story.at(begin + timedelta(hours=1))
+    day, month = report(story).forecasts
+    assert day.run_rate == Money(day.spent.nanos * 29 // 2), "14 hours and a half are left"
+    assert month.run_rate == Money(day.spent.nanos * (29 + 2 * 24 * 9) // 2)
 
 
 async def test_a_tenant_cannot_smuggle_a_formula_into_a_spreadsheet(story):

@@ -62,6 +62,15 @@ def test_an_empty_ledger_knows_nothing():
     assert (found.closed_days, found.p50, found.run_rate) == (0, None, ZERO)
 
 
+def test_the_rate_counts_from_the_first_session_and_not_from_a_beginning_that_nobody_saw():
+    since = NOW - timedelta(hours=2)
+    history = past({since.replace(minute=0): 1000}, since=since)
+    assert outlook(history, spent=Money(1000)).run_rate == Money(1000 * 27 // 4), "2 hours of 13 and a half"
+    assert outlook(history, "month", spent=Money(1000)).run_rate == Money(1000 * (27 + 48 * 12) // 4)
+    just_now = past({NOW.replace(minute=0): 1000}, since=NOW - timedelta(seconds=59))
+    assert outlook(just_now, spent=Money(1000)).run_rate is None
+
+
 def test_the_first_minute_has_no_run_rate():
     midnight = NOW.replace(hour=0, minute=0)
     assert outlook(past(steady(now=midnight), now=midnight)).run_rate is None

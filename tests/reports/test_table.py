@@ -31,8 +31,9 @@ async def test_the_whole_story_is_told_within_100_columns(golden, period):
     for words in (
         "Cost of Sunday 1 November 2026" if period == "day" else "Cost of November 2026",
         "America/New_York", "UTC", "Platform", "Provider", "Tenant", "Component", "Paid for, not used", "idle",
-        "rounding", "failures", "Budget", "Denied", "Reuse", "Average wait", "Browser hours", "Held now: $0.061",
+        "rounding", "failures", "Budget", "Refused", "Reuse", "Average wait", "Browser hours", "Held now: $0.061",
         "are estimates", "A session counts, whole, in the hour", "acme counts only tenant acme", "entry ",
+        "Hours leased", "Leases and their cost count for who leased",
     ):  # fmt: skip
         assert words in page, words
     assert ("25 hours (clocks change)" in page) == (period == "day")
@@ -44,6 +45,19 @@ async def test_an_open_period_says_what_is_left_and_that_history_is_short(golden
     assert "Not enough history for a forecast: 3 closed days of 7 needed." in page
     assert "Run-rate" in page
     assert "of which" in page
+
+
+async def test_one_of_a_thing_is_not_many_and_a_day_without_cost_before_is_told_as_such(story):
+    await story.session(datetime(2026, 5, 1, 6, 15, tzinfo=UTC), leases=((0.0, 10.0), (20.0, 30.0)))
+    await story.session(datetime(2026, 5, 2, 9, tzinfo=UTC), settled=False)
+    first = shown(report(story, "UTC", date(2026, 5, 1)))
+    assert "1 lease " in first
+    assert "$0.00 on 04-30" in first
+    assert "$0.00 in 2026-04" in shown(report(story, "UTC", date(2026, 5, 1), "month"))
+    second = shown(report(story, "UTC"))
+    assert "Before: $0.0130 for 1 session in 2026-05-01" in second
+    assert "for 1 open session;" in second
+    assert "1 sessions" not in first + second
 
 
 async def test_a_future_day_has_not_begun(golden):
@@ -126,6 +140,6 @@ def test_a_budget_beyond_its_limit_says_how_far_and_why():
         "██████████████ 125%",
         "counts only provider steel",
         "$2.50 came in without",
-        "5 denied",
+        "5 refused",
     ):
         assert words in page.getvalue(), words

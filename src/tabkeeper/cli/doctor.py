@@ -35,6 +35,7 @@ from tabkeeper.ledger.instants import moment
 from tabkeeper.ledger.models import metadata
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import SessionSpec
+from tabkeeper.reports.render_parts import counted
 
 Level = Literal["ok", "warn", "fail"]
 _LITTLE_DISK_BYTES = 200 * 2**20
@@ -101,7 +102,7 @@ def _verdict(findings: list[Finding]) -> str:
     failed = sum(finding.level == "fail" for finding in findings)
     warned = sum(finding.level == "warn" for finding in findings)
     if failed:
-        return f"{failed} of {len(findings)} checks failed; the arrows say what to do."
+        return f"{failed} of {counted(len(findings), 'check')} failed; the arrows say what to do."
     return f"Ready{f', with {warned} warnings' if warned > 1 else ', with a warning' if warned else ''}."
 
 
@@ -112,8 +113,8 @@ def _configuration(path: Path | None, settings: PoolConfig) -> Iterator[Finding]
     detail = f"{__version__} on Python {platform.python_version()}, {sys.platform}"
     yield Finding(name="tabkeeper", level="ok", detail=detail)
     counts = (
-        f"{len(settings.platforms)} platforms, {len(settings.providers)} providers, "
-        f"{len(settings.budgets)} budgets"
+        f"{counted(len(settings.platforms), 'platform')}, {counted(len(settings.providers), 'provider')}, "
+        f"{counted(len(settings.budgets), 'budget')}"
     )
     yield Finding(
         name="configuration",

@@ -1,6 +1,7 @@
 """What the ledger's database says about this moment: processes, their queues, open sessions, budgets.
 
-Read by commands in another process than the pool's, so it is as old as the last heartbeat; money is always exact.
+Read by commands in another process than the pool's. Money, and which sessions there are, is exact; queues, and
+whether a session is leased, are as old as the last heartbeat.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import psutil
 from sqlalchemy import Engine, exists, select
@@ -18,8 +18,9 @@ from sqlalchemy import Engine, exists, select
 from tabkeeper.ledger.instants import micros, moment
 from tabkeeper.ledger.models import metadata
 from tabkeeper.ledger.processes import HEARTBEAT_OLD_US, this_host
-from tabkeeper.ledger.windows import Period, window_bounds
 from tabkeeper.money import ZERO, Money
+from tabkeeper.reports.daily import budget_figures, snapshot
+from tabkeeper.reports.report import BudgetFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,43 +47,20 @@ class SessionLine:
     provider: str
     tenant: str
     state: str
+    """Of a session that serves: idle or leased, as of its owner's last heartbeat."""
     host: str
     pid: int
     created_at: datetime
     ended_at: datetime | None
     close_reason: str | None
     uses: int
+    """Leases so far; of an open session as of its owner's last heartbeat."""
     held: Money
     cost: Money
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data; money as decimal text."""
         return {**asdict(self), "held": self.held.text(), "cost": self.cost.text()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetLine:
-    """One budget in its present window."""
-
-    name: str
-    applies_to: str
-    period: str
-    mode: str
-    limit: Money
-    spent: Money
-    held: Money
-    denied: int
-    resets_at: datetime | None
-
-    @property
-    def left(self) -> Money:
-        """What may still be held; never below zero."""
-        return max(self.limit - self.spent - self.held, ZERO)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain data; money as decimal text."""
-        money = {key: getattr(self, key).text() for key in ("limit", "spent", "held", "left")}
-        return {**asdict(self), **money}
 
 
 def processes(engine: Engine, now: datetime) -> list[ProcessLine]:
@@ -143,40 +121,10 @@ def sessions(engine: Engine, *, closed: int = 0, ids: Sequence[str] | None = Non
         ]
 
 
-def budgets(engine: Engine, now: datetime) -> list[BudgetLine]:
-    """Return every current budget with what its present window holds; nothing spent yet means no window yet."""
-    budget, window = metadata.tables["budget"], metadata.tables["budget_window"]
-    at = micros(now)
-    query = (
-        select(budget, window.c.spent_n, window.c.held_n, window.c.denied)
-        .outerjoin(
-            window,
-            (window.c.budget_id == budget.c.id) & (window.c.start_at <= at) & (window.c.end_at > at),
-        )
-        .where(budget.c.effective_to.is_(None))
-        .order_by(budget.c.name)
-    )
-    with engine.connect() as connection:
-        return [
-            BudgetLine(
-                name=row.name,
-                applies_to=f"{row.scope_kind} {row.scope_value}".strip(),
-                period=row.period,
-                mode=row.mode,
-                limit=Money(row.limit_n),
-                spent=Money(row.spent_n or 0),
-                held=Money(row.held_n or 0),
-                denied=row.denied or 0,
-                resets_at=_end(row.period, row.timezone, now),
-            )
-            for row in connection.execute(query)
-        ]
-
-
-def _end(period: Period, zone: str, now: datetime) -> datetime | None:
-    if period == "total":
-        return None
-    return window_bounds(period, zone, now).end.astimezone(ZoneInfo(zone))
+def budgets(engine: Engine, now: datetime) -> tuple[BudgetFigures, ...]:
+    """Return every current budget with what its present window holds."""
+    with snapshot(engine) as connection:
+        return budget_figures(connection, now, now + timedelta(microseconds=1), now)
 
 
 def ago(earlier: datetime, later: datetime) -> str:
@@ -197,12 +145,6 @@ def _machine(host: str) -> str:
 
 
 def _alive(row: Any, now: datetime) -> bool:
-    if row.host != this_host():
+    if row.host != realm():
         return bool(micros(now) - row.heartbeat_at <= HEARTBEAT_OLD_US)
-    try:
-        process = psutil.Process(row.pid)
-        # The number may have gone to a later process; the start time tells them apart.
-        same = abs(process.create_time() - row.pid_started_at / 1_000_000) < 1.5
-        return bool(same) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    return lives(row.pid, row.pid_started_at)

@@ -6,7 +6,7 @@ All of them only read; the reports themselves are built in `tabkeeper.reports`.
 from __future__ import annotations
 
 import io
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -18,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tabkeeper.cli.options import ConfigOption, JsonOption, console, print_json, read_config
+from tabkeeper.cli.picture import budgets
 from tabkeeper.cli.records import reading
 from tabkeeper.clock import SystemClock
 from tabkeeper.errors import ConfigError, NoPriceError
 from tabkeeper.ledger.cards import all_cards, card_of_provider
 from tabkeeper.ledger.rates import TIME_KINDS, Component, RateCard, is_free
 from tabkeeper.money import Money
-from tabkeeper.reports.daily import budget_figures, build_report, snapshot
+from tabkeeper.reports.daily import build_report
 from tabkeeper.reports.render_csv import render_csv
 from tabkeeper.reports.render_json import render_json
 from tabkeeper.reports.render_table import WIDTH, budget_table, print_report
@@ -160,22 +161,22 @@ def rates_list(
 
 @budget_app.command("list")
 def budget_list(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """Show every budget with its present window: limit, spent, held, refused.
+    """Show every budget with its present window: limit, spent, held, left, refused.
 
     For instance:
 
       tabkeeper budget list
 
-      tabkeeper budget list --json | jq '.[] | {name, spent, limit}'
+      tabkeeper budget list --json | jq '.[] | {name, left, limit}'
     """
     settings = read_config(config)
     now = SystemClock().now()
-    with reading(settings) as engine, snapshot(engine) as connection:
-        budgets = budget_figures(connection, now, now + timedelta(microseconds=1), now)
+    with reading(settings) as engine:
+        found = budgets(engine, now)
     if as_json:
-        print_json([budget.model_dump(mode="json") for budget in budgets])
+        print_json([budget.model_dump(mode="json") for budget in found])
     else:
-        _print(console(), budget_table(budgets))
+        _print(console(), budget_table(found))
 
 
 def _style(style: Format, *, as_json: bool) -> Format:

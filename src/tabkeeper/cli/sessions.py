@@ -7,6 +7,7 @@ command may, and what the session cost is settled by estimate, never forgotten.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
@@ -20,10 +21,10 @@ from tabkeeper.cli.records import reading, working
 from tabkeeper.clock import SystemClock
 from tabkeeper.config import PoolConfig
 from tabkeeper.errors import ConfigError, TabkeeperError
-from tabkeeper.ledger.types import Orphan
-from tabkeeper.pool.recovery import recover
+from tabkeeper.pool import recovery
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Leftover, Provider
+from tabkeeper.reports.render_parts import counted
 
 sessions_app = typer.Typer(no_args_is_help=True, help="List sessions, and close one that lost its owner.")
 
@@ -156,18 +157,31 @@ def cleanup(config: ConfigOption = None, *, as_json: JsonOption = False) -> None
     """
     done = asyncio.run(_cleanup(read_config(config)))
     if as_json:
-        print_json([{"session": o.session_id, "platform": o.platform, "provider": o.provider} for o in done])
-        return
-    for orphan in done:
-        typer.echo(
-            f"ended {orphan.session_id} ({orphan.platform} at {orphan.provider}); up to {orphan.hold} was held"
+        print_json(
+            [
+                {"session": s.id, "platform": s.platform, "provider": s.provider, "cost": s.cost.text()}
+                for s in done
+            ]
         )
-    typer.echo(f"{len(done)} sessions cleaned up")
+        return
+    for line in done:
+        typer.echo(f"ended {line.id} ({line.platform} at {line.provider}); it cost {line.cost} by estimate")
+    typer.echo(f"{counted(len(done), 'session')} cleaned up")
 
 
-async def _cleanup(settings: PoolConfig) -> list[Orphan]:
+async def _cleanup(settings: PoolConfig) -> list[SessionLine]:
     async with working(settings) as ledger:
-        return await recover(ledger, _providers(settings))
+        # What is ended is told on standard output; the log has the rest: what could not be.
+        recovery.log.addFilter(_is_trouble)
+        try:
+            done = await recovery.recover(ledger, _providers(settings))
+        finally:
+            recovery.log.removeFilter(_is_trouble)
+        return sessions(ledger.reader, ids=[orphan.session_id for orphan in done])
+
+
+def _is_trouble(record: logging.LogRecord) -> bool:
+    return "it is ended and counted" not in record.getMessage()
 
 
 def _providers(settings: PoolConfig) -> dict[str, Provider]:

@@ -9,21 +9,30 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
-from tabkeeper.cli.options import ConfigOption, JsonOption, console, print_json, read_config
-from tabkeeper.cli.picture import BudgetLine, ProcessLine, SessionLine, ago, budgets, processes, sessions
+from tabkeeper.cli.options import ConfigOption, JsonOption, console, iso, print_json, read_config
+from tabkeeper.cli.picture import ProcessLine, SessionLine, ago, budgets, processes, sessions
 from tabkeeper.cli.records import reading, shown
 from tabkeeper.clock import SystemClock
+from tabkeeper.reports.report import BudgetFigures
+
+_HOW_EXACT = (
+    'Exact: budgets, open sessions and what is held for them. As of each process\'s last heartbeat ("heard"): queues, '
+    "and which sessions are leased or idle."
+)
 
 
 def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     """Show processes, queues, sessions and budgets of every pool that uses this ledger.
 
-    Queues are as of each process's last heartbeat; sessions and budgets are exact.
+    Budgets, and which sessions are open with what is held for them, are exact. Queues, and which sessions are
+    leased, are as of the last heartbeat of their process, seconds ago (column "heard").
 
     For instance:
 
@@ -40,11 +49,11 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(
             {
-                "at": now.isoformat(),
+                "at": iso(now),
                 "ledger": shown(settings),
                 "processes": [asdict(line) for line in owners],
                 "sessions": [line.as_json() for line in running],
-                "budgets": [line.as_json() for line in money],
+                "budgets": [line.model_dump(mode="json") for line in money],
             }
         )
         return
@@ -57,6 +66,7 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
             _sessions(running) if running else "no session is open",
             "",
             _budgets(money) if money else "no budget is set",
+            Text(f"\n{_HOW_EXACT}" if owners or running else "", style="dim"),
         )
     )
 
@@ -115,7 +125,7 @@ def _sessions(lines: Sequence[SessionLine]) -> Table:
     return table
 
 
-def _budgets(lines: Sequence[BudgetLine]) -> Table:
+def _budgets(lines: Sequence[BudgetFigures]) -> Table:
     right = ("limit", "spent", "held", "left", "refused")
     table = _table(
         "Budgets",
@@ -134,7 +144,7 @@ def _budgets(lines: Sequence[BudgetLine]) -> Table:
     for line in lines:
         table.add_row(
             line.name,
-            line.applies_to,
+            line.scope,
             line.period,
             line.mode,
             str(line.limit),
@@ -142,6 +152,8 @@ def _budgets(lines: Sequence[BudgetLine]) -> Table:
             str(line.held),
             str(line.left),
             str(line.denied),
-            f"{line.resets_at:%Y-%m-%d %H:%M %Z}" if line.resets_at else "",
+            f"{line.resets_at.astimezone(ZoneInfo(line.timezone)):%Y-%m-%d %H:%M %Z}"
+            if line.resets_at
+            else "",
         )
     return table

@@ -13,10 +13,11 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine, RowMapping
 
 from tabkeeper.ledger.instants import HOUR_US, micros, moment
+from tabkeeper.ledger.rates import BYTE_KINDS, TIME_KINDS
 from tabkeeper.ledger.windows import LAST_INSTANT, Window, window_bounds, window_of_date, windows_between
 from tabkeeper.money import Money
 from tabkeeper.reports import figures
-from tabkeeper.reports.figures import CellKey, HourSums, Span, Sums
+from tabkeeper.reports.figures import CellKey, HourSums, LineKey, Span, Sums
 from tabkeeper.reports.forecast import NEEDED_DAYS, Outlook, Past, forecast
 from tabkeeper.reports.report import (
     BudgetFigures,
@@ -59,7 +60,7 @@ def build_report(
         known = Span.of(min(window.start, now - _HISTORY), max(window.end, now)) if is_open else span
         hours = figures.hours(conn, known.outer_hours)
         cells = figures.usage_by_cell(conn, span)
-        lines = figures.lines_by_component(conn, span)
+        lines = figures.lines_by_cell(conn, span)
         estimated, estimated_cost = figures.estimates(conn, span)
         totals = _usage(cells.values())
         holds = _holds(conn)
@@ -75,9 +76,9 @@ def build_report(
             watermark=figures.watermark(conn),
             quality=QualityFigures(estimated_sessions=estimated, estimated_cost=Money(estimated_cost)),
             totals=totals,
-            billed_seconds=figures.billed_us(lines) / 1e6,
+            billed_seconds=figures.billed(lines, TIME_KINDS) / 1e3,
             previous=_previous(conn, before, window, now),
-            cells=_cells(cells),
+            cells=_cells(cells, lines),
             platforms=_groups(cells, 0),
             providers=_groups(cells, 1),
             tenants=_groups(cells, 2),
@@ -156,10 +157,24 @@ def _measures(parts: Iterable[Sums]) -> dict[str, Money | int | float]:
     }
 
 
-def _cells(cells: Mapping[CellKey, Sums]) -> tuple[Cell, ...]:
+def _cells(cells: Mapping[CellKey, Sums], lines: Mapping[LineKey, Sums]) -> tuple[Cell, ...]:
+    time: dict[CellKey, int] = {}
+    traffic: dict[CellKey, int] = {}
+    for (platform, provider, tenant, kind), sums in lines.items():
+        for total, kinds in ((time, TIME_KINDS), (traffic, BYTE_KINDS)):
+            if kind in kinds:
+                cell = (platform, provider, tenant)
+                total[cell] = total.get(cell, 0) + sums["billed_qty"]
     return tuple(
-        Cell(platform=platform, provider=provider, tenant=tenant, **_measures([sums]))
-        for (platform, provider, tenant), sums in sorted(cells.items())
+        Cell(
+            platform=key[0],
+            provider=key[1],
+            tenant=key[2],
+            billed_seconds=time.get(key, 0) / 1e3,
+            billed_bytes=traffic.get(key, 0),
+            **_measures([sums]),
+        )
+        for key, sums in sorted(cells.items())
     )
 
 
@@ -172,7 +187,12 @@ def _groups(cells: Mapping[CellKey, Sums], dimension: int) -> tuple[Group, ...]:
     return tuple(sorted(groups, key=lambda group: (-group.cost.nanos, -group.session_seconds, group.name)))
 
 
-def _components(lines: Mapping[tuple[str, str], Sums]) -> tuple[ComponentFigures, ...]:
+def _components(lines: Mapping[LineKey, Sums]) -> tuple[ComponentFigures, ...]:
+    total: dict[tuple[str, str], Sums] = {}
+    for (_, provider, _, kind), sums in lines.items():
+        part = total.setdefault((provider, kind), dict.fromkeys(figures.LINE_MEASURES, 0))
+        for measure, value in sums.items():
+            part[measure] += value
     found = [
         ComponentFigures(
             provider=provider,
@@ -182,7 +202,7 @@ def _components(lines: Mapping[tuple[str, str], Sums]) -> tuple[ComponentFigures
             billed_qty=sums["billed_qty"],
             included_qty=sums["included_qty"],
         )
-        for (provider, kind), sums in lines.items()
+        for (provider, kind), sums in total.items()
         if any(sums.values())
     ]
     return tuple(sorted(found, key=lambda part: (-part.amount.nanos, part.provider, part.kind)))
@@ -269,7 +289,7 @@ def _forecasts(
 ) -> tuple[ForecastFigures, ...]:
     recent = micros(now - _HISTORY) - HOUR_US
     costs = {moment(hour): sums.cost_n for hour, sums in hours.items() if hour >= recent}
-    first = figures.first_hour(conn)
+    first = figures.first_session(conn)
     past = Past(costs, since=None if first is None else moment(first), now=now, zone=place)
     found = []
     periods: tuple[ReportPeriod, ...] = ("day", "month")

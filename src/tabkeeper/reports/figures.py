@@ -6,7 +6,7 @@ a UTC hour (India, Nepal), the two broken hours at the ends are read from the se
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, RowMapping, text
 
 from tabkeeper.ledger.instants import DAY_US, HOUR_US, micros
-from tabkeeper.ledger.rates import TIME_KINDS
 
 MEASURES = (
     "cost_n", "idle_n", "rounding_n", "failed_n", "sessions", "failed_sessions", "leases", "reused", "failures",
@@ -26,6 +25,7 @@ LINE_MEASURES = ("amount_n", "raw_qty", "billed_qty", "included_qty")
 """Columns of `rollup_line` that add up."""
 
 CellKey = tuple[str, str, str]
+LineKey = tuple[str, str, str, str]
 Sums = dict[str, int]
 
 
@@ -79,18 +79,18 @@ def usage_by_cell(conn: Connection, span: Span) -> dict[CellKey, Sums]:
     return total
 
 
-def lines_by_component(conn: Connection, span: Span) -> dict[tuple[str, str], Sums]:
-    """Sum the bills' lines by provider and kind."""
-    total: dict[tuple[str, str], Sums] = {}
+def lines_by_cell(conn: Connection, span: Span) -> dict[LineKey, Sums]:
+    """Sum the bills' lines by platform, provider, tenant (whose request created the session) and kind."""
+    total: dict[LineKey, Sums] = {}
     _add_rows(total, conn.execute(_LINES_OF_HOURS, _days_and_hours(span)), LINE_MEASURES)
     for part in span.broken_ends:
         _add_rows(total, conn.execute(_LINES_OF_ENTRIES, _bounds(part)), LINE_MEASURES)
     return total
 
 
-def billed_us(lines: dict[tuple[str, str], Sums]) -> int:
-    """Session time as billed, in microseconds, from the sums of `lines_by_component`."""
-    return sum(sums["billed_qty"] * 1000 for (_, kind), sums in lines.items() if kind in TIME_KINDS)
+def billed(lines: Mapping[LineKey, Sums], kinds: frozenset[str]) -> int:
+    """Quantity of some kinds as billed, in milliseconds or bytes, from the sums of `lines_by_cell`."""
+    return sum(sums["billed_qty"] for key, sums in lines.items() if key[3] in kinds)
 
 
 class HourSums(NamedTuple):
@@ -144,6 +144,14 @@ def first_hour(conn: Connection) -> int | None:
     """Start of the ledger's first hour with a settled session, in microseconds; None if there is none."""
     value = conn.execute(text("SELECT MIN(hour_at) FROM rollup_hour")).scalar_one()
     return None if value is None else int(value)
+
+
+def first_session(conn: Connection) -> int | None:
+    """When the money of the ledger's first settled session was held, in microseconds; None if there is none."""
+    found = conn.execute(
+        text("SELECT effective_at FROM entry WHERE kind = 'settle' ORDER BY effective_at LIMIT 1")
+    ).one_or_none()
+    return None if found is None else int(found[0])
 
 
 def watermark(conn: Connection) -> int:
@@ -214,7 +222,7 @@ _SUMS_OF_CELLS = _by_days_and_hours(
     "rollup_day", "rollup_hour", ", ".join(("platform", "provider", "tenant", *MEASURES))
 )
 _SUMS_OF_LINES = _by_days_and_hours(
-    "rollup_day_line", "rollup_line", ", ".join(("provider", "kind", *LINE_MEASURES))
+    "rollup_day_line", "rollup_line", ", ".join(("platform", "provider", "tenant", "kind", *LINE_MEASURES))
 )
 
 # The columns are constants of this module; what varies is bound.
@@ -249,15 +257,16 @@ _USAGE_OF_LEASES = text("""
      GROUP BY s.platform, s.provider, l.tenant""")
 
 _LINES_OF_HOURS = text(f"""
-    SELECT provider, kind, {_sums(LINE_MEASURES)}
+    SELECT platform, provider, tenant, kind, {_sums(LINE_MEASURES)}
       FROM {_SUMS_OF_LINES}
-     GROUP BY provider, kind""")  # noqa: S608
+     GROUP BY platform, provider, tenant, kind""")  # noqa: S608
 
 _LINES_OF_ENTRIES = text("""
-    SELECT s.provider, l.kind, SUM(l.amount_n), SUM(l.raw_qty), SUM(l.billed_qty), SUM(l.included_qty)
+    SELECT s.platform, s.provider, s.tenant, l.kind,
+           SUM(l.amount_n), SUM(l.raw_qty), SUM(l.billed_qty), SUM(l.included_qty)
       FROM entry e JOIN entry_line l ON l.entry_id = e.id JOIN session s ON s.id = e.session_id
      WHERE e.effective_at >= :start AND e.effective_at < :end
-     GROUP BY s.provider, l.kind""")
+     GROUP BY s.platform, s.provider, s.tenant, l.kind""")
 
 _HOURS = text("""
     SELECT hour_at, SUM(cost_n), SUM(sessions), SUM(leases)

@@ -30,7 +30,10 @@ class Outlook:
     p50: Money | None = None
     p90: Money | None = None
     run_rate: Money | None = None
-    """What was spent so far, stretched evenly over the whole window; None in its first minute."""
+    """What was spent so far, going on at the same rate until the window ends; None in the first minute.
+
+    The rate counts from the ledger's first session where that is later than the window's beginning.
+    """
 
     @property
     def is_forecast(self) -> bool:
@@ -48,12 +51,13 @@ class Past:
 
         Args:
             costs: nano-dollars by (UTC) hour; an hour that is missing cost nothing, one after `now` does not count.
-            since: the ledger's first hour; None if it is empty.
+            since: when the ledger's first session began; None if it is empty.
             now: the present.
             zone: whose weekdays and hours count.
         """
         self.zone = zone
         self.now = now
+        self.since = since
         self.closed_days = _closed_days(since, now, zone)
         self._by_hour: dict[int, list[int]] = {}
         self._by_day_hour: dict[tuple[int, int], list[int]] = {}
@@ -98,7 +102,7 @@ def forecast(*, start: datetime, end: datetime, spent: Money, past: Past, held: 
     now = past.now
     if now >= end:
         return Outlook(closed_days=past.closed_days, p10=spent, p50=spent, p90=spent, run_rate=spent)
-    run_rate = _run_rate(start, end, now, spent)
+    run_rate = _run_rate(max(start, past.since or start), end, now, spent)
     if past.closed_days < NEEDED_DAYS:
         return Outlook(closed_days=past.closed_days, run_rate=run_rate)
     middle = 0
@@ -133,7 +137,7 @@ def _run_rate(start: datetime, end: datetime, now: datetime, spent: Money) -> Mo
 
 
 def _closed_days(since: datetime | None, now: datetime, zone: ZoneInfo) -> int:
-    """Whole local days of history; the day in which the ledger began counts only from its first hour on."""
+    """Whole local days of history; the day in which the ledger began counts only if it did in the first hour."""
     if since is None:
         return 0
     first = since.astimezone(zone)

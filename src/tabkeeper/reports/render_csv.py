@@ -11,8 +11,12 @@ import io
 from tabkeeper.reports.report import Cell, CostReport, Usage
 
 _KEYS = ("platform", "provider", "tenant")
-COLUMNS = ("period", "label", "timezone", "start", "end", *_KEYS, *Usage.model_fields)
-"""The header. Money is in dollars as exact decimal text, lengths of time in seconds, instants in UTC."""
+_BILLED = ("leased_cost", "billed_seconds", "billed_bytes")
+COLUMNS = ("period", "label", "timezone", "start", "end", *_KEYS, *Usage.model_fields, *_BILLED)
+"""The header. Money is in dollars as exact decimal text, lengths of time in seconds, instants in UTC.
+
+`cost` is `leased_cost` and `idle` together; sessions and what is billed of them are what a provider's invoice counts.
+"""
 
 
 def render_csv(report: CostReport) -> str:
@@ -28,7 +32,10 @@ def render_csv(report: CostReport) -> str:
 def _row(report: CostReport, cell: Cell) -> list[object]:
     values = cell.model_dump()
     head = [report.period, report.label, report.timezone, report.start.isoformat(), report.end.isoformat()]
-    return [*head, *(_safe(values[key]) for key in _KEYS), *(values[name] for name in Usage.model_fields)]
+    return [
+        *head, *(_safe(values[key]) for key in _KEYS), *(values[name] for name in Usage.model_fields),
+        (cell.cost - cell.idle).text(), cell.billed_seconds, cell.billed_bytes,
+    ]  # fmt: skip
 
 
 def _safe(name: str) -> str:

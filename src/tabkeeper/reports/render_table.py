@@ -20,6 +20,7 @@ from tabkeeper.reports.render_parts import (
     NONE,
     ROWS,
     bar,
+    counted,
     cut,
     hours_text,
     line,
@@ -64,6 +65,14 @@ _COMPONENTS = {
     "gb_second": "memory over time",
     "proxy_bytes": "traffic",
 }
+
+
+_SESSION_COLUMNS = ("Cost", "Share", "Sessions", "Leases", "Hours", "Idle", "Failed")
+_LEASE_COLUMNS = ("Cost", "Share", "Leases", "Hours leased", "Sessions", "Idle", "Failed")
+
+TENANT_RULE = (
+    "Leases and their cost count for who leased; sessions and idle cost for whose request made them."
+)
 
 
 def render_table(report: CostReport) -> RenderableType:
@@ -145,7 +154,7 @@ def _key_figures(report: CostReport) -> RenderableType:
         ("Sessions", f"{totals.sessions:,}", f"{totals.failed_sessions:,} failed"),
         ("Leases", f"{totals.leases:,}", f"{totals.failed_leases:,} failed"),
         ("Browser hours", f"{hours_text(totals.session_seconds)} h", billed),
-        ("Reuse", NONE if reuse is None else f"{reuse:.1%}", f"{totals.reused:,} leases"),
+        ("Reuse", NONE if reuse is None else f"{reuse:.1%}", counted(totals.reused, "lease")),
         ("Average wait", NONE if wait is None else wait_text(wait), ""),
     ]
     grid.add_row(*(Text(name, style="dim") for name, _, _ in cells))
@@ -156,14 +165,12 @@ def _key_figures(report: CostReport) -> RenderableType:
 
 def _delta(report: CostReport) -> str:
     before = report.previous.to_date if report.previous.to_date is not None else report.previous.cost
-    if not before:
-        return f"as {_before(report)}" if not report.totals.cost else f"$0 {_before(report)}"
-    change = report.delta.nanos / before.nanos
-    return f"{change:+.1%} {_before(report)}"
-
-
-def _before(report: CostReport) -> str:
-    return f"vs {report.previous.label[5:] if report.period == 'day' else report.previous.label}"
+    name = report.previous.label[5:] if report.period == "day" else report.previous.label
+    if before:
+        return f"{report.delta.nanos / before.nanos:+.1%} vs {name}"
+    if report.previous.cost:
+        return "$0.00 till then"
+    return f"$0.00 {'on' if report.period == 'day' else 'in'} {name}"
 
 
 def _timeline(period: str, moments: Sequence[Moment]) -> RenderableType:
@@ -172,7 +179,7 @@ def _timeline(period: str, moments: Sequence[Moment]) -> RenderableType:
     what = "Cost" if any(costs) else "Sessions"
     each = "hour" if period == "day" else "day"
     best = max(range(len(moments)), key=lambda i: (costs[i] if any(costs) else counts[i], -i))
-    peak = str_money(moments[best].cost) if any(costs) else f"{counts[best]:,} sessions"
+    peak = str_money(moments[best].cost) if any(costs) else counted(counts[best], "session")
     text = Text(f"{what} by {each}  ", style="dim")
     text.append(spark(costs if any(costs) else counts), style="cyan")
     text.append(f"  most: {peak} {'at' if period == 'day' else 'on'} {moments[best].label}", style="dim")
@@ -180,29 +187,31 @@ def _timeline(period: str, moments: Sequence[Moment]) -> RenderableType:
 
 
 def _usage_table(title: str, groups: Sequence[UsageGroup], totals: Usage) -> RenderableType:
+    # A session may serve several tenants, so a tenant's hours are those of its leases, which it pays for.
+    by_lease = title == "Tenant"
     table = usual_table(title)
-    for name in ("Cost", "Share", "Sessions", "Leases", "Hours", "Idle", "Failed"):
+    for name in _LEASE_COLUMNS if by_lease else _SESSION_COLUMNS:
         table.add_column(name, justify="left" if name == "Share" else "right", no_wrap=True)
     shown = list(groups) if len(groups) <= ROWS else [*groups[: ROWS - 1], _others(groups[ROWS - 1 :])]
     costs = money_column([group.cost for group in shown])
     idle = money_column([group.idle for group in shown])
     failed = money_column([group.failed for group in shown])
     for row, group in enumerate(shown):
-        if totals.cost:
-            share = group.cost.nanos / totals.cost.nanos
-        else:
-            share = group.session_seconds / totals.session_seconds if totals.session_seconds else 0.0
+        seconds, all_seconds = (
+            (usage.leased_seconds if by_lease else usage.session_seconds) for usage in (group, totals)
+        )
+        part, whole = (group.cost.nanos, totals.cost.nanos) if totals.cost else (seconds, all_seconds)
+        share = part / whole if whole else 0.0
+        sessions, leases, hours = f"{group.sessions:,}", f"{group.leases:,}", hours_text(seconds)
         table.add_row(
             cut(group.name, 22),
             costs[row],
-            f"{bar(share, width=10)} {share:4.0%}",
-            f"{group.sessions:,}",
-            f"{group.leases:,}",
-            hours_text(group.session_seconds),
+            f"{bar(share, width=6 if by_lease else 10)} {share:4.0%}",
+            *((leases, hours, sessions) if by_lease else (sessions, leases, hours)),
             idle[row],
             failed[row],
         )
-    return table
+    return Group(table, line(TENANT_RULE, style="dim")) if by_lease else table
 
 
 def _others(groups: Sequence[UsageGroup]) -> UsageGroup:
@@ -213,6 +222,7 @@ def _others(groups: Sequence[UsageGroup]) -> UsageGroup:
         sessions=sum(group.sessions for group in groups),
         leases=sum(group.leases for group in groups),
         session_seconds=sum(group.session_seconds for group in groups),
+        leased_seconds=sum(group.leased_seconds for group in groups),
     )
 
 
@@ -258,7 +268,7 @@ def _budget_table(budgets: Sequence[BudgetFigures]) -> RenderableType:
     for name in ("Limit", "Spent", "Held"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Used", no_wrap=True)
-    table.add_column("Denied", justify="right", no_wrap=True)
+    table.add_column("Refused", justify="right", no_wrap=True)
     columns = (
         money_column([budget.limit for budget in budgets]),
         money_column([budget.spent for budget in budgets]),
@@ -286,7 +296,7 @@ def _budget_notes(budget: BudgetFigures) -> Iterable[str]:
         yield f"{budget.name}: {budget.forced} came in without being admitted (cost beyond a hold, or a lower limit)."
     if budget.windows > 1 and (budget.denied_in_period or budget.forced_in_period):
         yield (
-            f"{budget.name}, all {budget.windows} windows of the period: {budget.denied_in_period:,} denied, "
+            f"{budget.name}, all {budget.windows} windows of the period: {budget.denied_in_period:,} refused, "
             f"{budget.forced_in_period} forced."
         )
 
@@ -305,24 +315,24 @@ def _forecast_table(forecasts: Sequence[ForecastFigures]) -> RenderableType:
 def _foot(report: CostReport) -> RenderableType:
     holds, quality = report.holds, report.quality
     before = report.previous
-    lines = [f"Before: {str_money(before.cost)} for {before.sessions:,} sessions in {before.label}"]
+    lines = [f"Before: {str_money(before.cost)} for {counted(before.sessions, 'session')} in {before.label}"]
     if before.to_date is not None:
         lines[0] += f", of which {str_money(before.to_date)} up to the same point"
     lines[0] += "."
     lines.append(f"{report.attribution[:1].upper()}{report.attribution[1:]}.")
     if holds.open and holds.oldest_at is not None:
         age = span_text(max(0.0, (report.now - holds.oldest_at).total_seconds()))
-        sessions = "session" if holds.open == 1 else "sessions"
         lines.append(
-            f"Held now: {holds.amount} for {holds.open:,} open {sessions}; the oldest for {age} "
+            f"Held now: {holds.amount} for {counted(holds.open, 'open session')}; the oldest for {age} "
             f"(session {holds.oldest_session})."
         )
     else:
         lines.append("Held now: nothing; no session is open.")
     if quality.estimated_sessions:
+        are = "is an estimate" if quality.estimated_sessions == 1 else "are estimates"
         lines.append(
-            f"Data: {quality.estimated_sessions:,} of {report.totals.sessions:,} sessions ({quality.estimated_cost}) "
-            "are estimates, because nobody saw their end; the rest is measured."
+            f"Data: {quality.estimated_sessions:,} of {counted(report.totals.sessions, 'session')} "
+            f"({quality.estimated_cost}) {are}, because nobody saw the end; the rest is measured."
         )
     else:
         lines.append("Data: every session's end was seen; no estimates.")

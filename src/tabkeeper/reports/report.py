@@ -6,9 +6,17 @@ Money is decimal text in JSON. Nothing here reads a database or a clock; `daily`
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    computed_field,
+    model_validator,
+)
 
 from tabkeeper.money import ZERO, Money
 
@@ -67,11 +75,19 @@ class Usage(Part):
 
 
 class Cell(Usage):
-    """The usage of one platform at one provider for one tenant; all cells add up to the totals."""
+    """The usage of one platform at one provider for one tenant; all cells add up to the totals.
+
+    Sessions, their time and idle cost are the tenant's whose request created them; leases, their time and the cost
+    that fell due while they ran are the tenant's who leased.
+    """
 
     platform: str
     provider: str
     tenant: str
+    billed_seconds: float = 0.0
+    """Session time as the provider bills it."""
+    billed_bytes: int = 0
+    """Traffic as the provider bills it."""
 
 
 class Group(Usage):
@@ -170,6 +186,20 @@ class BudgetFigures(Part):
     """Windows of this budget in the period that saw any movement."""
     denied_in_period: int = 0
     forced_in_period: Amount = ZERO
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_no_left(cls, data: Any) -> Any:
+        # What is left is worked out, so what a JSON says of it is not taken over.
+        return (
+            {key: value for key, value in data.items() if key != "left"} if isinstance(data, dict) else data
+        )
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def left(self) -> Amount:
+        """What may still be held; never below zero."""
+        return max(self.limit - self.spent - self.held, ZERO)
 
     @property
     def used(self) -> float:
