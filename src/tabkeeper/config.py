@@ -181,6 +181,8 @@ class PoolSettings(Settings):
         low, high = self.priorities
         if low > high:
             raise ValueError(f"priorities: the lowest comes first, so write [{high}, {low}]")
+        if self.heartbeat > timedelta(seconds=30):
+            raise ValueError("heartbeat: at most 30s; a process not heard of for 90s is taken for dead")
         return self
 
 

@@ -26,8 +26,8 @@ async def test_the_refusal_carries_every_fact(ledger_url):
         assert (error.held, error.needed) == (Money.parse("0.20"), Money.parse("0.10"))
         assert str(error) == (
             'Budget "daily" has $0.04 left of $0.25 ($0.01 spent, $0.20 held) and a session of "web" at bb '
-            "may cost $0.10; resets 2026-03-05 00:00 EST. Raise it; or make holds smaller with a shorter session_ttl or "
-            "lease_timeout, or with max_session_cost"
+            "may cost $0.10; resets 2026-03-05 00:00 EST. Raise it; or make holds smaller with a shorter "
+            "session_ttl or lease_timeout, or with max_session_cost"
         )
         # A refusal leaves nothing behind but its count.
         assert query(ledger_url, "SELECT denied FROM budget_window") == [(1,)]

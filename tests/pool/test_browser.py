@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from tabkeeper.config import ProviderSettings, parse_config
+from tabkeeper.errors import LeaseLostError
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.pool.trackers import is_tracker
 from tabkeeper.providers.local import LocalProvider
@@ -95,6 +96,30 @@ async def test_bytes_are_counted_per_lease_and_land_in_the_ledger(tmp_path: Path
             counted = [row[0] for row in db.execute(text("SELECT bytes FROM lease ORDER BY use_number"))]
         for visits, received in zip((1, 3), counted, strict=True):
             assert visits * len(BODY) <= received <= visits * (len(BODY) + 5_000)
+
+
+async def test_a_session_ends_before_its_traffic_costs_more_than_was_held(tmp_path: Path) -> None:
+    settings = parse_config(
+        {
+            "pool": {"max_sessions": 1},
+            "ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"},
+            "providers": {"local": {"kind": "local", "rates": {"per_gb": "1000.00", "max_gb": "0.001"}}},
+            "platforms": {"web": {}},
+            "budgets": [{"name": "daily", "limit": "1.00"}],
+        }
+    )
+    provider = LocalProvider("local", ProviderSettings(kind="local"), state_dir=tmp_path / "state")
+    async with website() as (url, _), SessionPool(settings, providers={"local": provider}) as pool:
+        with pytest.raises(LeaseLostError, match="traffic cap"):
+            async with pool.get_session("web") as lease:
+                page = await lease.new_page()
+                for _ in range(100):  # 50 kB each: the cap of a megabyte is reached after some twenty
+                    await page.goto(url)
+        await pool.drain()
+        with pool._ledger.reader.connect() as db:
+            spent, forced = db.execute(text("SELECT spent_n + held_n, forced_n FROM budget_window")).one()
+        assert 800_000_000 < spent <= 1_000_000_000
+        assert forced == 0
 
 
 def test_trackers_are_told_by_their_domain_and_not_by_their_path() -> None:

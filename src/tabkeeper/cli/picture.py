@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import psutil
 from sqlalchemy import Engine, exists, select
 
 from tabkeeper.ledger.instants import micros, moment
 from tabkeeper.ledger.models import metadata
-from tabkeeper.ledger.processes import HEARTBEAT_OLD_US, this_host
+from tabkeeper.ledger.processes import HEARTBEAT_OLD_US
+from tabkeeper.liveness import lives, realm
 from tabkeeper.money import ZERO, Money
 from tabkeeper.reports.daily import budget_figures, snapshot
 from tabkeeper.reports.report import BudgetFigures

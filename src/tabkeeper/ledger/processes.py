@@ -7,22 +7,18 @@ taken for dead when its heartbeat is old.
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 from sqlalchemy import Connection, text
 
 from tabkeeper.ledger.instants import moment
 from tabkeeper.ledger.transaction import Transaction
 from tabkeeper.ledger.types import Orphan
+from tabkeeper.liveness import lives, realm, started_at
 from tabkeeper.money import Money
 
 HEARTBEAT_OLD_US = 90_000_000
 """A process on another machine that has not been heard of for this long (microseconds) is taken for dead."""
-
-_START_TOLERANCE_US = 1_500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +34,7 @@ class Identity:
 def this_process(process_id: str) -> Identity:
     """Identify the running process."""
     pid = os.getpid()
-    return Identity(process_id, this_host(), pid, _started_at(pid) or 0)
-
-
-def this_host() -> str:
-    """Name the realm in which process ids mean something: the machine, and the container on it."""
-    try:
-        realm = Path("/proc/self/ns/pid").readlink().name
-    except OSError:
-        return socket.gethostname()
-    return f"{socket.gethostname()}/{realm}"
+    return Identity(process_id, realm(), pid, started_at(pid) or 0)
 
 
 def register(tx: Transaction, who: Identity, at: int) -> None:
@@ -80,7 +67,7 @@ def orphans(connection: Connection, own_id: str, now: int) -> list[Orphan]:
         ),
         {"own": own_id},
     ).all()
-    here = this_host()
+    here = realm()
     dead: dict[str, bool] = {}
     found = []
     for row in rows:
@@ -88,7 +75,7 @@ def orphans(connection: Connection, own_id: str, now: int) -> list[Orphan]:
             if row.owner_ended_at is not None:
                 dead[row.process_id] = True
             elif row.host == here:
-                dead[row.process_id] = not _lives(row.owner_pid, row.owner_started_at)
+                dead[row.process_id] = not lives(row.owner_pid, row.owner_started_at)
             else:
                 dead[row.process_id] = now - row.heartbeat_at > HEARTBEAT_OLD_US
         if dead[row.process_id]:
@@ -105,18 +92,3 @@ def orphans(connection: Connection, own_id: str, now: int) -> list[Orphan]:
                 )
             )
     return found
-
-
-def _lives(pid: int, started_at: int) -> bool:
-    started = _started_at(pid)
-    return started is not None and abs(started - started_at) <= _START_TOLERANCE_US
-
-
-def _started_at(pid: int) -> int | None:
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return round(process.create_time() * 1_000_000)
-    except psutil.Error:
-        return None

@@ -49,13 +49,16 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._path: Path | None = None
         self._on_disk = 0
+        """Lines in the file."""
+        self._done = 0
+        """The first of them that are in the database already."""
         self._in_memory: deque[dict[str, Any]] = deque()
         self._lock = Lock()
         self.lost = 0
         """Rows of the usage log dropped because neither disk nor memory could take them."""
 
     def __len__(self) -> int:
-        return self._on_disk + len(self._in_memory)
+        return self._on_disk - self._done + len(self._in_memory)
 
     def append(self, operations: Sequence[Mapping[str, Any]], *, sync: bool = True) -> None:
         """Keep operations, in order; returns when they are on disk (or in memory, if no disk takes them)."""
@@ -74,26 +77,25 @@ class Spool:
     def read(self) -> list[dict[str, Any]]:
         """Return everything that is kept, oldest first."""
         with self._lock:
-            on_disk = list(_operations(self._path)) if self._path and self._on_disk else []
+            on_disk = list(_operations(self._path))[self._done :] if self._path and self._on_disk else []
             return on_disk + list(self._in_memory)
 
     def forget(self, count: int) -> None:
-        """Drop the oldest `count` operations, which are in the database now."""
+        """Drop the oldest `count` operations, which are in the database now.
+
+        The file is only ever emptied whole: whoever dies in between leaves too much, and carrying an operation
+        out twice does nothing.
+        """
         with self._lock:
-            rest = list(_operations(self._path))[count:] if self._path and self._on_disk else []
-            for _ in range(max(0, count - self._on_disk)):
+            from_disk = min(count, self._on_disk - self._done)
+            self._done += from_disk
+            for _ in range(count - from_disk):
                 self._in_memory.popleft()
-            self._on_disk = 0
-            if self._file is not None:
+            if self._file is not None and self._done == self._on_disk:
                 self._file.truncate(0)
                 self._file.seek(0)
                 os.fsync(self._file.fileno())
-            if rest:
-                data = b"".join(json.dumps(op, separators=(",", ":")).encode() + b"\n" for op in rest)
-                if self._write(data, sync=True):
-                    self._on_disk = len(rest)
-                else:
-                    self._in_memory.extendleft(reversed(rest))
+                self._on_disk = self._done = 0
 
     def reject(self, operation: Mapping[str, Any], error: BaseException) -> None:
         """Set aside, for a person to look at, what the database takes in no form."""
@@ -197,6 +199,9 @@ def abandoned(places: Sequence[Path], prefix: str) -> Iterator[Abandoned]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
+                file.close()
+                continue
+            if os.fstat(file.fileno()).st_nlink == 0:  # another start was quicker, and done with it
                 file.close()
                 continue
             yield Abandoned(path, file)

@@ -184,15 +184,25 @@ class Writer:
             self._write_or_keep(batch)
         except Exception as error:
             log.exception("the ledger's writer met an error it does not know")
-            self._spool.append(
-                [self._operations.as_operation(*row) for row in batch if isinstance(row, tuple)]
-            )
             for item in batch:
                 if not isinstance(item, tuple):
                     item.error = item.error or error
-        for item in batch:
-            if not isinstance(item, tuple):
-                item.done(item.outcome, item.error)
+            self._spool.append(self._as_operations(batch))
+        finally:
+            for item in batch:
+                if not isinstance(item, tuple):
+                    item.done(item.outcome, item.error)
+
+    def _as_operations(self, batch: Sequence[Any]) -> list[Mapping[str, Any]]:
+        """Turn a batch's rows into operations; one that cannot be told as data is logged, and takes no other along."""
+        operations: list[Mapping[str, Any]] = []
+        for row in batch:
+            if isinstance(row, tuple):
+                try:
+                    operations.append(self._operations.as_operation(*row))
+                except Exception:
+                    log.exception("a row of the usage log cannot be kept: %r", row)
+        return operations
 
     def _write_or_keep(self, batch: list[_Job | _Call | tuple[str, Any]]) -> None:
         if self._clock.monotonic() < self._away_until:
@@ -270,7 +280,8 @@ class Writer:
             if tx.is_broken or is_away(error) or is_worth_retrying(error):
                 raise
             if len(rows) == 1:
-                self._spool.reject(self._operations.as_operation(kind, rows[0]), error)
+                for operation in self._as_operations([(kind, rows[0])]):
+                    self._spool.reject(operation, error)
                 return
             for row in rows:
                 self._apply_rows(tx, kind, [row])
@@ -297,7 +308,7 @@ class Writer:
         kept: list[Mapping[str, Any]] = []
         for item in batch:
             if isinstance(item, tuple):
-                kept.append(self._operations.as_operation(*item))
+                kept += self._as_operations([item])
             elif isinstance(item, _Job) and item.keep:
                 kept.append(item.operation)
                 item.outcome, item.error = KEPT, None

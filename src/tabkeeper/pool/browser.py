@@ -193,9 +193,12 @@ class SessionBrowser:
         connection: to the session's browser.
         shared: other sessions use the same browser.
         on_lost: called once if the connection drops while we want it.
+        meter: counts what is received.
     """
 
-    def __init__(self, connection: Connection, *, shared: bool, on_lost: Callable[[str], None]) -> None:
+    def __init__(
+        self, connection: Connection, *, shared: bool, on_lost: Callable[[str], None], meter: Meter
+    ) -> None:
         self._connection = connection
         self._on_lost = on_lost
         self._contexts: set[BrowserContext] = set()
@@ -203,7 +206,7 @@ class SessionBrowser:
         self.shared = shared
         self.used = False
         """Whether anybody has connected, so that there may be something to clean."""
-        self.meter = Meter()
+        self.meter = meter
         connection.listen(on_lost)
 
     async def browser(self) -> Browser:
@@ -293,9 +296,11 @@ class Meter:
     Requests of workers in other processes are not seen, so the figure is a lower bound.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None, on_limit: Callable[[], object] | None = None) -> None:
         self.received = 0
         """Bytes of finished and unfinished requests since the session began."""
+        self._limit = limit
+        self._on_limit = on_limit
         self._attaching: dict[Page, asyncio.Task[None]] = {}
         self._partial: dict[str, int] = {}
 
@@ -322,13 +327,19 @@ class Meter:
 
     def _data(self, event: dict[str, Any]) -> None:
         size = int(event.get("encodedDataLength", 0))
-        self.received += size
+        self._count(size)
         self._partial[event["requestId"]] = self._partial.get(event["requestId"], 0) + size
 
     def _finished(self, event: dict[str, Any]) -> None:
         # The final figure includes headers; what was counted on the way is part of it.
         seen = self._partial.pop(event["requestId"], 0)
-        self.received += max(0, int(event.get("encodedDataLength", 0)) - seen)
+        self._count(max(0, int(event.get("encodedDataLength", 0)) - seen))
+
+    def _count(self, size: int) -> None:
+        self.received += size
+        if self._limit is not None and self.received >= self._limit and self._on_limit is not None:
+            tell, self._on_limit = self._on_limit, None
+            tell()
 
     async def settle(self) -> None:
         """Wait for pages that are just being attached, so that closing them disturbs nothing."""

@@ -6,6 +6,18 @@ from tabkeeper.ledger.rates import RateCard, accrued
 from tabkeeper.money import Money
 
 
+def most_bytes(card: RateCard) -> int | None:
+    """Return after how many bytes a session is ended so that its traffic costs no more than was held for it.
+
+    That is nine tenths of the cap of the price list, so that what is still on its way when it ends fits, too. None
+    if traffic costs nothing.
+    """
+    traffic = card.component("proxy_bytes")
+    if traffic is None or traffic.cap_qty is None or not traffic.unit_price:
+        return None
+    return traffic.cap_qty * 9 // 10
+
+
 def not_the_leases(card: RateCard, start_age: float, *, first: bool) -> Money:
     """Return what a session had accrued before a lease that is not the lease's to pay.
 

@@ -279,7 +279,8 @@ class SessionPool:
             tenant: who is charged.
             tags: kept with the lease in the usage log.
             max_duration: the lease is reclaimed after this many seconds; at most ``lease_timeout``.
-            max_cost: the lease is reclaimed before it costs more, e.g. ``"0.05"`` dollars.
+            max_cost: the lease is reclaimed before its time and fees cost more, e.g. ``"0.05"`` dollars. Traffic is
+                bounded by ``max_gb`` of the price list, for the session as a whole.
 
         Raises (when awaited):
             QueueTimeoutError, QueueFullError, PoolClosedError: nothing was leased.

@@ -34,7 +34,8 @@ from tabkeeper.errors import (
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Hold, HoldRequest, SessionUsage, StateChange
 from tabkeeper.pool.board import Board, Effect
-from tabkeeper.pool.browser import Connections, SessionBrowser
+from tabkeeper.pool.browser import Connections, Meter, SessionBrowser
+from tabkeeper.pool.caps import most_bytes
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
@@ -137,10 +138,15 @@ class Sessions:
             await self._broken(running, error)
             return
         running.remote = remote
+        assert running.hold is not None
         running.browser = SessionBrowser(
             self.connections.to(remote.connect_url, shared=remote.shared),
             shared=remote.shared,
             on_lost=lambda why: self.lost(session.id, why),
+            meter=Meter(
+                most_bytes(running.hold.card),
+                on_limit=lambda: self.board.end(session, "its traffic cap is reached"),
+            ),
         )
         try:
             await self._ledger.activate(
