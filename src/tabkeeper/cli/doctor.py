@@ -13,10 +13,10 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -24,8 +24,10 @@ from rich.table import Table
 from sqlalchemy import Engine, func, select, text
 
 from tabkeeper import __version__
+from tabkeeper.cli.findings import Finding, Level
 from tabkeeper.cli.options import ConfigOption, JsonOption, config_path, console, print_json
 from tabkeeper.cli.records import revision, shown, sqlite_file
+from tabkeeper.cli.serving import serving
 from tabkeeper.clock import SystemClock
 from tabkeeper.config import PoolConfig, load_config
 from tabkeeper.errors import ConfigError, LedgerError, ProviderError
@@ -37,20 +39,9 @@ from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import SessionSpec
 from tabkeeper.reports.render_parts import counted
 
-Level = Literal["ok", "warn", "fail"]
 _LITTLE_DISK_BYTES = 200 * 2**20
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC)
 _SKEW = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    level: Level
-    detail: str
-    advice: str = ""
 
 
 def doctor(
@@ -61,7 +52,7 @@ def doctor(
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Check browser, database, migrations, clock and keys, and say what to do. Exit code 1 if anything fails.
+    """Check prices and budgets, database, clock, keys and browser, and say what to do. Exit code 1 if any fails.
 
     For instance:
 
@@ -73,7 +64,12 @@ def doctor(
     """
     path = config_path(config)
     settings = load_config(path)
-    findings = [*_configuration(path, settings), *_database(settings), *_clock()]
+    findings = [
+        *_configuration(path, settings),
+        *serving(settings, SystemClock().now()),
+        *_database(settings),
+        *_clock(),
+    ]
     findings += asyncio.run(_providers(settings, start=start))
     failed = [finding for finding in findings if finding.level == "fail"]
     if as_json:
