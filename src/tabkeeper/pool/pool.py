@@ -21,6 +21,7 @@ from tabkeeper.errors import PoolClosedError, PoolError, QueueTimeoutError, Tabk
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.money import Money
 from tabkeeper.pool.board import MemoryBoard
+from tabkeeper.pool.creation import Creation
 from tabkeeper.pool.jobs import Jobs
 from tabkeeper.pool.lease import Lease, LeaseRequest
 from tabkeeper.pool.leasing import Ask, Leases
@@ -133,6 +134,15 @@ class SessionPool:
                 clock=self._clock,
                 rng=self._rng,
                 board=self._board,
+            )
+            self._creation = Creation(
+                self.config,
+                providers=self._providers,
+                ledger=self._ledger,
+                clock=self._clock,
+                rng=self._rng,
+                board=self._board,
+                sessions=self._sessions,
                 refuse=self._refuse,
             )
             self._leases = Leases(
@@ -324,7 +334,7 @@ class SessionPool:
                 self._leases.grant(request, session, use)
             case Create(session):
                 self._leases.counts.saw_sessions(len(self._view.sessions))
-                self._sessions.create(session)
+                self._creation.create(session)
             case Close(session):
                 self._leases.end_holding(session, "lost", session.reason)
                 self._sessions.close(session)

@@ -1,0 +1,356 @@
+"""How sessions begin: hold the money, ask the provider once, write down what came of it.
+
+It decides nothing: it carries out a `Create` of the plan and tells the board how it went. Money comes first: the row
+and the hold are committed before the provider is called. A create is sent once; what became of one that was not
+answered is looked up by its label.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from random import Random
+
+from tabkeeper.clock import Clock
+from tabkeeper.config import PoolConfig
+from tabkeeper.errors import (
+    BudgetExceededError,
+    LedgerError,
+    LedgerUnavailableError,
+    NoPriceError,
+    OutcomeUnknownError,
+    ProviderAuthError,
+    ProviderCapacityError,
+    ProviderError,
+    ProviderPaymentError,
+    ProviderRateLimitError,
+    ProviderRequestError,
+    SessionCreationError,
+    TabkeeperError,
+)
+from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.ledger.types import Hold, HoldRequest
+from tabkeeper.pool.board import Board, Effect
+from tabkeeper.pool.browser import Meter, SessionBrowser
+from tabkeeper.pool.caps import most_bytes
+from tabkeeper.pool.model import PlatformRules, Request, Session, State
+from tabkeeper.pool.plan import longest_life
+from tabkeeper.pool.sessions import Running, Sessions
+from tabkeeper.providers.base import Provider, RemoteSession, SessionSpec
+
+log = logging.getLogger(__name__)
+
+LASTING = (ProviderAuthError, ProviderPaymentError, ProviderRequestError)
+"""Errors that the same call will meet again."""
+BUSY = (ProviderCapacityError, ProviderRateLimitError)
+"""Errors that say nothing against the provider or the request: wait and come again."""
+BUDGET_POLL = 5.0
+"""Seconds after which a refused budget is asked again: another process may have settled meanwhile."""
+
+
+class Creation:
+    """Creates the sessions of one pool."""
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        *,
+        providers: Mapping[str, Provider],
+        ledger: Ledger,
+        clock: Clock,
+        rng: Random,
+        board: Board,
+        sessions: Sessions,
+        refuse: Callable[[Request, TabkeeperError], None],
+    ) -> None:
+        self._config = config
+        self._providers = providers
+        self._ledger = ledger
+        self._clock = clock
+        self._rng = rng
+        self._board = board
+        self._sessions = sessions
+        self._refuse = refuse
+
+    def create(self, session: Session) -> None:
+        """Carry out `Create`."""
+        running = Running(session, self._clock.monotonic())
+        self._sessions.running[session.id] = running
+        running.creating = self._sessions.spawn(self._create(running), f"create {session.id}")
+
+    async def _create(self, running: Running) -> None:
+        session = running.session
+        try:
+            hold = await self._hold(running)
+            if hold is None:
+                return
+            remote = await self._ask_provider(running, hold)
+            if remote is None:
+                return
+        except asyncio.CancelledError:
+            # Only the pool cancels this: the session was ended before it was ready.
+            await self._abandon(running)
+            raise
+        except Exception as error:
+            # An adapter that breaks its contract must not cost a place for ever, nor leave its caller waiting.
+            log.exception("session %s could not be created at %r", session.id, session.provider)
+            await self._broken(running, error)
+            return
+        running.remote = remote
+        assert running.hold is not None
+        running.browser = SessionBrowser(
+            self._sessions.connections.to(remote.connect_url, shared=remote.shared),
+            shared=remote.shared,
+            on_lost=lambda why: self._sessions.lost(session.id, why),
+            meter=Meter(
+                most_bytes(running.hold.card),
+                on_limit=lambda: self._board.end(session, "its traffic cap is reached"),
+            ),
+        )
+        try:
+            await self._ledger.activate(
+                session.id,
+                provider_session_id=remote.provider_session_id,
+                pid=remote.pid,
+                pid_started=remote.pid_started,
+            )
+        except LedgerUnavailableError as error:
+            # The hold is on record and the provider knows our label, so nothing is lost if this row comes late.
+            log.warning(
+                "session %s runs, but the ledger could not note its provider's id: %s", session.id, error
+            )
+        finally:
+            running.creating = None
+            if session.state is State.CREATING:
+                self._welcome(session)
+            else:
+                self._sessions.spawn(self._sessions.end(running), f"close {session.id}")
+
+    def _welcome(self, session: Session) -> None:
+        if self._clock.monotonic() < session.dies_at:
+            self._sessions.note(session, "creating", "idle", "created")
+            self._board.ready(session)
+            return
+        request = session.covers
+        self._board.end(session, "over before it was ready")
+        if request is not None and request.waiting:
+            request.failures += 1
+            if request.failures >= self._rules_of(session).create_attempts:
+                platform = session.lane.platform
+                self._refuse(
+                    request,
+                    SessionCreationError(
+                        f"sessions of platform {platform!r} take longer to start at {session.provider!r} than they "
+                        f"may live ({session.dies_at - session.created_at:.0f} s); raise session_ttl, or "
+                        "max_session_cost if it is set"
+                    ),
+                )
+
+    async def _broken(self, running: Running, error: Exception) -> None:
+        session = running.session
+        request = session.covers if session.state is State.CREATING else None
+        await self._abandon(running)
+        if request is not None and request.waiting:
+            refusal = SessionCreationError(f"session {session.id} could not be created: {error!r}")
+            refusal.__cause__ = error
+            self._refuse(request, refusal)
+
+    async def _hold(self, running: Running) -> Hold | None:
+        """Hold the worst case; None if the ledger refused, after telling board and requester."""
+        session = running.session
+        platform = self._config.platforms[session.lane.platform]
+        ask = HoldRequest(
+            session_id=session.id,
+            platform=session.lane.platform,
+            provider=session.provider,
+            tenant=session.tenant,
+            max_seconds=longest_life(self._board.view, session.lane),
+            max_session_cost=platform.max_session_cost,
+        )
+        asking = asyncio.ensure_future(self._ledger.hold(ask))
+        try:
+            hold = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # The ledger may commit the hold all the same, and then somebody must give it back.
+            await asyncio.wait([asking])
+            if not asking.cancelled() and asking.exception() is None:
+                running.hold = asking.result()
+            raise
+        except BudgetExceededError as error:
+            self._over_budget(running, error)
+            return None
+        except NoPriceError as error:
+            self._sessions.running.pop(session.id, None)
+            self._failed(session, error, wait=self._rules_of(session).retry_max, counts=True, lasting=True)
+            return None
+        except LedgerError as error:
+            del self._sessions.running[session.id]
+            request = self._board.failed(session, blame="the ledger failed", provider_wait=0.0, counts=False)
+            if request is not None:
+                self._refuse(request, error)
+            return None
+        running.hold = hold
+        self._board.held(session, hold.max_seconds)
+        if session.state is not State.CREATING:
+            await self._void(session, "ended before it was created")
+            self._gone(running)
+            return None
+        return hold
+
+    def _over_budget(self, running: Running, error: BudgetExceededError) -> None:
+        session = running.session
+        del self._sessions.running[session.id]
+        now = self._clock.monotonic()
+        until = now + BUDGET_POLL
+        if error.resets_at is not None:
+            until = min(until, now + max(0.0, (error.resets_at - self._clock.now()).total_seconds()))
+        effect: Effect = "refuse"
+        if error.on_exceed == "wait":
+            effect = "wait"
+        elif error.on_exceed == "fallback" and self._free_provider_of(session):
+            effect = "only free"
+        request = self._board.denied(session, until=until, why=str(error), effect=effect)
+        if effect == "refuse" and request is not None:
+            self._refuse(request, error)
+
+    def _free_provider_of(self, session: Session) -> bool:
+        rules = self._board.view.rules
+        free = set(rules.platforms[session.lane.platform].providers) & rules.free_providers
+        return bool(free - {session.provider})
+
+    async def _ask_provider(self, running: Running, hold: Hold) -> RemoteSession | None:
+        """Send the create call, once; None if it failed, after telling board and requester."""
+        session = running.session
+        running.sent_at = self._clock.monotonic()
+        spec = SessionSpec(
+            session_id=session.id, platform=session.lane.platform, max_seconds=hold.max_seconds
+        )
+        # It must be there well before the money held for it runs out.
+        longest = session.dies_at - self._clock.monotonic()
+        patience = self._config.pool.create_timeout.total_seconds()
+        seconds = max(0.0, min(patience, longest))
+        why = (
+            "" if seconds == patience else ", the life its hold allows: raise session_ttl or max_session_cost"
+        )
+        running.sent = True
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._providers[session.provider].create(spec)
+        except (TimeoutError, OutcomeUnknownError) as unknown:
+            error: ProviderError = (
+                unknown
+                if isinstance(unknown, OutcomeUnknownError)
+                else OutcomeUnknownError(session.provider, f"no session within {seconds:g} s{why}")
+            )
+            adopted = await self._look_up(session)
+            if adopted is not None:
+                log.warning(
+                    "session %s was created though its call failed (%s); it is used", session.id, error
+                )
+                return adopted
+        except ProviderError as failed:
+            error = failed
+            await self._void(session, f"not created: {type(failed).__name__}")
+        self._creation_failed(running, error)
+        return None
+
+    def _creation_failed(self, running: Running, error: ProviderError) -> None:
+        session = running.session
+        self._sessions.running.pop(session.id, None)
+        log.warning("session %s (platform %r) was not created: %s", session.id, session.lane.platform, error)
+        rules = self._rules_of(session)
+        failures = self._board.view.providers[session.provider].failures
+        wait = min(rules.retry_max, rules.retry_base * 2.0 ** min(failures, 30)) * self._rng.uniform(
+            0.75, 1.25
+        )
+        lasting = isinstance(error, LASTING)
+        if lasting:
+            wait = rules.retry_max
+        if error.retry_after is not None:
+            wait = max(wait, error.retry_after)
+        self._failed(session, error, wait=wait, counts=not isinstance(error, BUSY), lasting=lasting)
+
+    def _failed(
+        self, session: Session, error: TabkeeperError, *, wait: float, counts: bool, lasting: bool
+    ) -> None:
+        """Leave the provider alone for a while; refuse the request if it has had its attempts or has no other hope."""
+        request = self._board.failed(session, blame=str(error), provider_wait=wait, counts=counts)
+        if request is None:
+            return
+        rules = self._rules_of(session)
+        now = self._clock.monotonic()
+        others_left = any(self._board.view.providers[name].retry_at <= now for name in rules.providers)
+        if request.failures >= rules.create_attempts or (lasting and not others_left):
+            refusal = SessionCreationError(
+                f"no session for platform {session.lane.platform!r} after {request.failures} "
+                f"attempt{'s' if request.failures != 1 else ''}; last: {error}"
+            )
+            refusal.__cause__ = error
+            self._refuse(request, refusal)
+
+    def _rules_of(self, session: Session) -> PlatformRules:
+        return self._board.view.rules.platforms[session.lane.platform]
+
+    async def _look_up(self, session: Session) -> RemoteSession | None:
+        """Find a session whose create call got no answer. If there is none, account for what it may have cost."""
+        provider = self._providers[session.provider]
+        for wait in (0.5, 1.0, 2.0, 4.0, None) if provider.capabilities.list_by_label else ():
+            try:
+                async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
+                    found = await provider.list(session.id)
+            except Exception as error:  # noqa: BLE001 - an adapter that breaks its contract must not cost a place
+                log.warning(
+                    "session %s cannot be looked up at %r yet: %s", session.id, session.provider, error
+                )
+                if wait is not None:
+                    await asyncio.sleep(wait)
+                continue
+            for remote in found:
+                if remote.label == session.id:
+                    return remote
+            # Only a provider on this machine can be sure that nothing appears later.
+            if provider.capabilities.host_bound:
+                await self._void(session, "not created: no answer")
+                return None
+            break
+        await self._settle_orphan(session, "creation was not answered")
+        return None
+
+    async def _abandon(self, running: Running) -> None:
+        """Clean up after a creation that the pool itself cancelled."""
+        await asyncio.wait([self._sessions.spawn(self._abandoned(running), f"abandon {running.session.id}")])
+
+    async def _abandoned(self, running: Running) -> None:
+        if running.hold is not None and not running.sent:
+            await self._void(running.session, "ended before it was created")
+        elif running.hold is not None:
+            running.remote = await self._look_up(running.session)
+        running.creating = None
+        if running.remote is None:
+            self._gone(running)
+            return
+        if running.session.state is State.CREATING:
+            self._board.end(running.session, "creation broke off")
+        else:
+            await self._sessions.end(running)
+
+    def _gone(self, running: Running) -> None:
+        self._sessions.running.pop(running.session.id, None)
+        running.creating = None
+        if running.session.state is not State.CLOSED:
+            self._board.closed(running.session)
+
+    async def _void(self, session: Session, reason: str) -> None:
+        try:
+            await self._ledger.void(session.id, reason=reason)
+        except LedgerError as error:
+            log.warning("the hold of session %s is still open: %s", session.id, error)
+        self._board.money_freed()
+
+    async def _settle_orphan(self, session: Session, reason: str) -> None:
+        try:
+            await self._ledger.settle_orphan(session.id, reason=reason)
+        except LedgerError as error:
+            log.warning("the hold of session %s is still open: %s", session.id, error)
+        self._board.money_freed()
