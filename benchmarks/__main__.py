@@ -82,7 +82,7 @@ def main() -> int:
         for name in names:
             figures = BENCHES[name](url)
             show(name, figures, console)
-            console.print(f"written to {save(name, figures)}\n")
+            console.print(f"written to {save(name, figures).relative_to(Path.cwd())}\n")
     return 0
 
 
