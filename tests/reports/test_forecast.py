@@ -67,8 +67,10 @@ def test_the_rate_counts_from_the_first_session_and_not_from_a_beginning_that_no
     history = past({since.replace(minute=0): 1000}, since=since)
     assert outlook(history, spent=Money(1000)).run_rate == Money(1000 * 27 // 4), "2 hours of 13 and a half"
     assert outlook(history, "month", spent=Money(1000)).run_rate == Money(1000 * (27 + 48 * 12) // 4)
-    just_now = past({NOW.replace(minute=0): 1000}, since=NOW - timedelta(seconds=59))
-    assert outlook(just_now, spent=Money(1000)).run_rate is None
+    just_now = past({NOW.replace(minute=0): 1000}, since=NOW - timedelta(seconds=3599))
+    assert outlook(just_now, spent=Money(1000)).run_rate is None, (
+        "minutes of a first try are no rate for a month"
+    )
 
 
 def test_the_first_minute_has_no_run_rate():

@@ -53,6 +53,7 @@ async def test_one_of_a_thing_is_not_many_and_a_day_without_cost_before_is_told_
     first = shown(report(story, "UTC", date(2026, 5, 1)))
     assert "1 lease " in first
     assert "$0.00 on 04-30" in first
+    assert "Before: no session in 2026-04-30." in first
     assert "$0.00 in 2026-04" in shown(report(story, "UTC", date(2026, 5, 1), "month"))
     second = shown(report(story, "UTC"))
     assert "Before: $0.0130 for 1 session in 2026-05-01" in second

@@ -32,7 +32,7 @@ class Outlook:
     run_rate: Money | None = None
     """What was spent so far, going on at the same rate until the window ends; None in the first minute.
 
-    The rate counts from the ledger's first session where that is later than the window's beginning.
+    Where the ledger's first session is later than the window's beginning, the rate counts from there, after an hour.
     """
 
     @property
@@ -102,7 +102,7 @@ def forecast(*, start: datetime, end: datetime, spent: Money, past: Past, held: 
     now = past.now
     if now >= end:
         return Outlook(closed_days=past.closed_days, p10=spent, p50=spent, p90=spent, run_rate=spent)
-    run_rate = _run_rate(max(start, past.since or start), end, now, spent)
+    run_rate = _run_rate(start, past.since, end, now, spent)
     if past.closed_days < NEEDED_DAYS:
         return Outlook(closed_days=past.closed_days, run_rate=run_rate)
     middle = 0
@@ -129,10 +129,16 @@ def forecast(*, start: datetime, end: datetime, spent: Money, past: Past, held: 
     )
 
 
-def _run_rate(start: datetime, end: datetime, now: datetime, spent: Money) -> Money | None:
-    elapsed = int((min(now, end) - start).total_seconds())
-    if elapsed < 60:
+def _run_rate(
+    start: datetime, since: datetime | None, end: datetime, now: datetime, spent: Money
+) -> Money | None:
+    least = timedelta(minutes=1)
+    if since is not None and since > start:
+        # What was before the first session says nothing of the rate, and a first try of minutes does not either.
+        start, least = since, _HOUR
+    if now - start < least:
         return None
+    elapsed = int((now - start).total_seconds())
     return Money(spent.nanos * int((end - start).total_seconds()) // elapsed)
 
 

@@ -315,10 +315,14 @@ def _forecast_table(forecasts: Sequence[ForecastFigures]) -> RenderableType:
 def _foot(report: CostReport) -> RenderableType:
     holds, quality = report.holds, report.quality
     before = report.previous
-    lines = [f"Before: {str_money(before.cost)} for {counted(before.sessions, 'session')} in {before.label}"]
-    if before.to_date is not None:
-        lines[0] += f", of which {str_money(before.to_date)} up to the same point"
-    lines[0] += "."
+    lines = [f"Before: no session in {before.label}."]
+    if before.sessions or before.cost:
+        lines = [
+            f"Before: {str_money(before.cost)} for {counted(before.sessions, 'session')} in {before.label}"
+        ]
+        if before.to_date is not None:
+            lines[0] += f", of which {str_money(before.to_date)} up to the same point"
+        lines[0] += "."
     lines.append(f"{report.attribution[:1].upper()}{report.attribution[1:]}.")
     if holds.open and holds.oldest_at is not None:
         age = span_text(max(0.0, (report.now - holds.oldest_at).total_seconds()))
