@@ -1,8 +1,12 @@
-"""Secrets in addresses: the one place that decides what of a URL may be shown to people or written to a log."""
+"""Secrets: the one place that decides what of a URL, or of a provider's words, people and logs may see."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, urlsplit
+
+_ADDRESS = re.compile(r"\b(?:wss?|https?)://[^\s\"'<>]+", re.IGNORECASE)
 
 
 def redact(url: str) -> str:
@@ -19,3 +23,17 @@ def redact(url: str) -> str:
     host = parts.hostname or "?"
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme or '?'}://{host}{port}/…"
+
+
+def scrub(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return `text` of a stranger without `secrets`, and with its addresses redacted, so that it may be shown.
+
+    >>> scrub("no key k1 at https://api.example/v1?key=k1 (k1)", ["k1"])
+    'no key … at https://api.example/… (…)'
+    """
+    text = _ADDRESS.sub(lambda found: redact(found[0]), text)
+    for secret in secrets:
+        for form in (secret, quote(secret, safe="")):
+            if form:
+                text = text.replace(form, "…")
+    return text
