@@ -57,8 +57,27 @@ MISTAKES = {
         '[platforms.web]\nproviders = ["locl"]',
         ["platforms.web.providers", "no provider 'locl'", "did you mean 'local'?"],
     ),
-    "unknown kind of provider": ('[providers.x]\nkind = "loca"', ["providers.x.kind", "'local' or 'cdp'"]),
+    "unknown kind of provider": (
+        '[providers.x]\nkind = "loca"',
+        ["providers.x.kind", "'local', 'cdp' or 'browserbase'"],
+    ),
     "provider without a kind": ("[providers.x]\nheadless = true", ["providers.x.kind"]),
+    "hosted provider without a key": (
+        '[providers.x]\nkind = "browserbase"',
+        ["providers.x", "api_key", "set BROWSERBASE_API_KEY"],
+    ),
+    "hosted provider with an empty key": (
+        '[providers.x]\nkind = "browserbase"\napi_key = " "',
+        ["providers.x", "api_key", "env:BROWSERBASE_API_KEY"],
+    ),
+    "hosted provider with a local key": (
+        '[providers.x]\nkind = "browserbase"\napi_key = "k"\nheadless = false',
+        ["providers.x", "headless", "browserbase"],
+    ),
+    "local provider with a hosted key": (
+        '[providers.x]\nkind = "local"\nproject_id = "p"',
+        ["providers.x", "project_id", "local"],
+    ),
     "endpoint without an address": ('[providers.x]\nkind = "cdp"', ["providers.x", "url"]),
     "budget for an unknown platform": (
         '[[budgets]]\nname = "d"\nlimit = "1"\nplatform = "wbe"\n[platforms.web]',

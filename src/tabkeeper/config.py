@@ -253,10 +253,16 @@ class RateSettings(Settings):
     included_hours: Price = Field(Decimal(0), description="Hours per calendar month (UTC) that cost nothing.")
 
 
-class ProviderSettings(Settings):
-    """Who runs browsers: local Chromium or a CDP endpoint."""
+_KEY_VARIABLES = {"browserbase": "BROWSERBASE_API_KEY"}
+"""Hosted kinds, and the variable in which their users keep the key."""
+_FOR_HOSTED = frozenset({"api_key", "project_id", "base_url", "region", "proxies", "keep_alive", "options"})
+_FOR_MACHINES = frozenset({"url", "isolation", "executable_path", "headless", "sandbox", "args"})
 
-    kind: Literal["local", "cdp"] = Field(description="Which adapter to use.")
+
+class ProviderSettings(Settings):
+    """Who runs browsers: local Chromium, a CDP endpoint, or a hosted service."""
+
+    kind: Literal["local", "cdp", "browserbase"] = Field(description="Which adapter to use.")
     max_sessions: int | None = Field(None, ge=1, description="Sessions at once at this provider.")
     rates: RateSettings | None = Field(None, description="Own prices; local Chromium is free without them.")
     plan: str | None = Field(
@@ -278,9 +284,41 @@ class ProviderSettings(Settings):
         default=True, description="local: Chromium's sandbox; as root it is off, with a warning."
     )
     args: tuple[str, ...] = Field((), description="local: more command line flags for the browser.")
+    api_key: SecretStr | None = Field(None, description="hosted: the account's key.")
+    project_id: str | None = Field(
+        None, description="browserbase: the project; the key's own project if unset."
+    )
+    base_url: str | None = Field(
+        None, description="hosted: address of the API, such as an emulator's; the service's own if unset."
+    )
+    region: str | None = Field(
+        None, description="hosted: where browsers run, in the service's words; its default if unset."
+    )
+    proxies: bool = Field(default=False, description="hosted: send traffic through the service's proxies.")
+    keep_alive: bool = Field(
+        default=False,
+        description="hosted: sessions outlive a broken connection; off, they end with it, so none is paid for in vain.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="hosted: anything else of the service's create call, under its own names, such as a viewport.",
+    )
+
+    @property
+    def hosted(self) -> bool:
+        """Whether somebody else runs the browsers and bills for them by API."""
+        return self.kind in _KEY_VARIABLES
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.hosted and not (self.api_key and self.api_key.get_secret_value().strip()):
+            variable = _KEY_VARIABLES[self.kind]
+            raise ValueError(
+                f'api_key: a {self.kind} provider needs one; write "env:{variable}" and set {variable}'
+            )
+        for key in sorted(_FOR_MACHINES if self.hosted else _FOR_HOSTED):
+            if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):
+                raise ValueError(f"{key}: a {self.kind} provider does not know it")
         if self.kind == "cdp" and self.url is None:
             raise ValueError('url: a cdp provider needs one, such as "ws://127.0.0.1:9222" or "env:CDP_URL"')
         if self.rates is not None and self.plan is not None:

@@ -120,6 +120,8 @@ def _kind(annotation: object, metadata: tuple[object, ...] = ()) -> str:
         return _kind(inner, metadata)
     if origin is Literal:
         return " or ".join(f"`{json.dumps(arg)}`" for arg in args)
+    if origin is dict:
+        return "table"
     if origin is tuple and args[-1] is ...:
         return f"list of {_kind(args[0])}"
     if origin is tuple:

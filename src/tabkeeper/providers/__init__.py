@@ -27,6 +27,10 @@ def make_provider(name: str, settings: ProviderSettings) -> Provider:
             from tabkeeper.providers.cdp import CdpProvider
 
             return CdpProvider(name, settings)
+        case "browserbase":
+            from tabkeeper.providers.browserbase import BrowserbaseProvider
+
+            return BrowserbaseProvider(name, settings)
         case _:
             assert_never(settings.kind)
 

@@ -23,6 +23,18 @@ class Capabilities:
     """`usage` tells what the provider billed or measured."""
     own_timeout: bool = False
     """The provider itself ends a session after `SessionSpec.max_seconds`."""
+    min_seconds: float = 0.0
+    """The shortest time after which the provider itself ends a session."""
+    max_seconds: float | None = None
+    """The longest; None if it sets no limit."""
+    live_view: bool = False
+    """A person can watch a session at an address that the adapter tells."""
+    regions: bool = False
+    """Where browsers run can be chosen."""
+    proxies: bool = False
+    """The provider has proxies of its own."""
+    concurrency: bool = False
+    """`check` tells how many sessions the account may run at once."""
     host_bound: bool = False
     """Its sessions live on this machine and end with this process."""
 
@@ -96,7 +108,8 @@ class Provider(Protocol):
     """Runs browsers. All methods raise only `tabkeeper.errors.ProviderError` kinds (and CancelledError).
 
     `create` is sent once and never retried blindly; if it is cancelled or fails it must leave nothing running,
-    or raise `OutcomeUnknownError`. `close` may be called twice and for unknown ids: both count as closed.
+    or raise `OutcomeUnknownError`; a hosted adapter that is cancelled ends what is created after all, unless `list`
+    or `get` has found it meanwhile. `close` may be called twice and for unknown ids: both count as closed.
     """
 
     name: str

@@ -1,0 +1,361 @@
+"""What all hosted providers share: a create that cannot leak, a close that is sure, and what is known to run.
+
+An adapter of a vendor is a subclass that says how to ask, `_create`, `_get`, `_running` and `_release`; everything
+that money hangs on is written once, here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any, ClassVar
+
+import httpx
+from pydantic import SecretStr
+
+from tabkeeper.clock import Clock, Instant, SystemClock
+from tabkeeper.config import ProviderSettings
+from tabkeeper.errors import (
+    ConfigError,
+    OutcomeUnknownError,
+    ProviderAuthError,
+    ProviderError,
+    ProviderNotFoundError,
+    ProviderPaymentError,
+    ProviderRequestError,
+    ProviderUnavailableError,
+)
+from tabkeeper.providers.base import (
+    Capabilities,
+    Check,
+    Leftover,
+    LostCallback,
+    ProviderUsage,
+    RemoteSession,
+    SessionSpec,
+)
+from tabkeeper.providers.http import Api, Refusal
+
+_log = logging.getLogger(__name__)
+
+LATE_SECONDS = 30.0
+"""A session whose creation was given up and that appears after all is ended if nobody has found it within this."""
+_END_PAUSES = (0.2, 0.5, 1.0, 2.0)
+"""A session that was asked to end is looked at again after these, before its end counts as unconfirmed."""
+CLOSE_SECONDS = 20.0
+"""`aclose` spends at most this on ending sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    label: str | None
+    over_at: Instant
+
+
+class HostedProvider(ABC):
+    """See `Provider`; a base of adapters.
+
+    Args:
+        name: the provider's name in the configuration.
+        settings: its section.
+        transport, sleep, clock, rng: for tests.
+    """
+
+    capabilities: Capabilities
+    default_url: ClassVar[str]
+    reserved: ClassVar[frozenset[str]]
+    """Keys of the create call that are ours: `options` must not hold them."""
+    regions: ClassVar[Collection[str]] = ()
+
+    def __init__(
+        self,
+        name: str,
+        settings: ProviderSettings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Clock | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        if settings.api_key is None:
+            raise ConfigError(f"providers.{name}.api_key: a {settings.kind} provider needs one")
+        if taken := sorted(self.reserved & settings.options.keys()):
+            raise ConfigError(f"providers.{name}.options.{taken[0]}: tabkeeper sets this itself; remove it")
+        if settings.region is not None and self.regions and settings.region not in self.regions:
+            raise ConfigError(f"providers.{name}.region: must be one of {', '.join(self.regions)}")
+        self.name = name
+        self._settings = settings
+        self._sleep = sleep
+        self._clock = clock or SystemClock()
+        self._api = Api(
+            name,
+            settings.base_url or self.default_url,
+            headers=self._headers(settings.api_key),
+            judge=self._judge,
+            transport=transport,
+            sleep=sleep,
+            clock=self._clock,
+            rng=rng,
+        )
+        self._on_lost: LostCallback | None = None
+        self._closed = False
+        self._aclosing: asyncio.Task[None] | None = None
+        self._labels: set[str] = set()
+        """Of sessions that run or are being created: one label is one session."""
+        self._known: dict[str, _Known] = {}
+        """Sessions thought to run, by the provider's id."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._leaving = asyncio.Event()
+
+    # -- what a vendor's adapter says ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def _headers(self, key: SecretStr) -> Mapping[str, SecretStr]:
+        """How the key is sent."""
+
+    @abstractmethod
+    async def _create(self, spec: SessionSpec) -> RemoteSession:
+        """Send the create call; see `Provider.create`."""
+
+    @abstractmethod
+    async def _get(self, provider_session_id: str) -> RemoteSession:
+        """Ask for one session; `ProviderNotFoundError` if the provider does not know it."""
+
+    @abstractmethod
+    async def _running(self) -> Sequence[RemoteSession]:
+        """List running sessions that carry any label of ours; `connect_url` is empty where the list omits it."""
+
+    @abstractmethod
+    async def _release(self, provider_session_id: str) -> bool:
+        """Send the release call; False if the answer leaves open whether the session is over."""
+
+    @abstractmethod
+    async def _look(self) -> Check:
+        """Ask something that costs nothing, for `check`."""
+
+    def _judge(self, refusal: Refusal) -> ProviderError | None:  # noqa: ARG002 - for subclasses
+        """Give an answer a meaning of its own; None for the common one."""
+        return None
+
+    # -- Provider ------------------------------------------------------------------------------------------------
+
+    async def start(self, on_lost: LostCallback) -> None:
+        """See `Provider.start`; asks nobody."""
+        assert self._on_lost is None, "started twice"
+        self._on_lost = on_lost
+
+    async def create(self, spec: SessionSpec) -> RemoteSession:
+        """See `Provider.create`.
+
+        When this is cancelled the call goes on: an answer tells best what there is to end.
+        """
+        if self._closed or self._on_lost is None:
+            raise ProviderUnavailableError(
+                self.name, "it is closed" if self._closed else "it was not started"
+            )
+        if spec.session_id in self._labels:
+            raise ProviderRequestError(self.name, f"session {spec.session_id} exists already")
+        self._labels.add(spec.session_id)
+        creating = asyncio.create_task(self._create(spec), name=f"tabkeeper create {spec.session_id}")
+        try:
+            made = await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            self._spawn(self._end_late(spec, creating))
+            raise
+        except ProviderError as error:
+            if not isinstance(error, OutcomeUnknownError):
+                self._labels.discard(spec.session_id)
+            raise
+        return self._note(replace(made, label=spec.session_id), spec.max_seconds)
+
+    def alive(self, provider_session_id: str) -> bool:
+        """See `Provider.alive`: True until it is closed, seen to be over, or its time at the provider is up."""
+        known = self._known.get(provider_session_id)
+        return known is not None and self._clock.monotonic() < known.over_at
+
+    async def get(self, provider_session_id: str) -> RemoteSession:
+        """See `Provider.get`; a session that is over may still be known, and then does not run."""
+        try:
+            found = await self._get(provider_session_id)
+        except ProviderNotFoundError:
+            self._over(provider_session_id, "unknown at its provider")
+            raise
+        if found.running:
+            return self._note(found, None)
+        self._over(provider_session_id, "ended at its provider")
+        return found
+
+    async def list(self, label_prefix: str = "") -> Sequence[RemoteSession]:
+        """See `Provider.list`. Where a list omits addresses, only the one asked for by its full label has one."""
+        if self._closed:
+            return []
+        found = []
+        for session in await self._running():
+            if session.label is None or not session.label.startswith(label_prefix):
+                continue
+            if session.label == label_prefix and not session.connect_url:
+                full = await self._get(session.provider_session_id)
+                if not full.running:
+                    continue
+                if not full.connect_url:
+                    raise ProviderUnavailableError(
+                        self.name, f"session {session.provider_session_id} has no address yet"
+                    )
+                session = replace(full, label=session.label)  # noqa: PLW2901
+            if session.connect_url:
+                self._note(session, None)
+            found.append(session)
+        return found
+
+    async def close(self, provider_session_id: str) -> None:
+        """See `Provider.close`; what the provider does not know is over."""
+        try:
+            sure = await self._release(provider_session_id)
+        except ProviderNotFoundError:
+            sure = True
+        except ProviderRequestError:
+            # Some refuse to end what is over; others refuse for other reasons. Its status tells.
+            if await self._still_running(provider_session_id):
+                raise
+            sure = True
+        pauses = iter(_END_PAUSES)
+        while not sure and await self._still_running(provider_session_id):
+            pause = next(pauses, None)
+            if pause is not None:
+                await self._sleep(pause)
+                continue
+            raise ProviderUnavailableError(
+                self.name, f"session {provider_session_id} is asked to end, but still runs"
+            )
+        known = self._known.pop(provider_session_id, None)
+        if known is not None and known.label is not None:
+            self._labels.discard(known.label)
+
+    async def usage(self, provider_session_id: str) -> ProviderUsage | None:  # noqa: ARG002 - for subclasses
+        """See `Provider.usage`."""
+        return None
+
+    async def reap(self, leftovers: Sequence[Leftover]) -> None:
+        """See `Provider.reap`; those whose id is not on record are looked for by their label."""
+        ids = {one.provider_session_id for one in leftovers if one.provider_session_id is not None}
+        labels = {one.session_id for one in leftovers if one.provider_session_id is None}
+        if labels:
+            ids |= {one.provider_session_id for one in await self._running() if one.label in labels}
+        failed: ProviderError | None = None
+        for one in sorted(ids):
+            try:
+                await self.close(one)
+            except ProviderError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    async def check(self) -> Sequence[Check]:
+        """See `Provider.check`."""
+        try:
+            return [await self._look()]
+        except ProviderAuthError as error:
+            advice = f"see that providers.{self.name}.api_key is a key of this service and still valid"
+            return [Check(name="account", ok=False, detail=str(error), advice=advice)]
+        except ProviderPaymentError as error:
+            return [Check(name="account", ok=False, detail=str(error), advice="top the account up")]
+        except ProviderError as error:
+            return [Check(name="account", ok=False, detail=str(error))]
+
+    async def aclose(self) -> None:
+        """See `Provider.aclose`; bounded, and what could not be ended is logged: its timeout ends it."""
+        if self._aclosing is None:
+            self._closed = True
+            self._leaving.set()
+            self._aclosing = asyncio.create_task(self._end_all())
+        await asyncio.shield(self._aclosing)
+
+    # -- small things --------------------------------------------------------------------------------------------
+
+    def _note(self, session: RemoteSession, max_seconds: float | None) -> RemoteSession:
+        """Remember a session that runs. Only creating it tells how long it may."""
+        known = self._known.get(session.provider_session_id)
+        label = session.label or (known.label if known else None)
+        over_at = known.over_at if known else float("inf")
+        if max_seconds is not None:
+            over_at = self._clock.monotonic() + max(max_seconds, self.capabilities.min_seconds)
+        self._known[session.provider_session_id] = _Known(label, over_at)
+        if label is not None:
+            self._labels.add(label)
+        return session
+
+    def _over(self, provider_session_id: str, reason: str) -> None:
+        """Tell once of a session that was thought to run."""
+        known = self._known.pop(provider_session_id, None)
+        if known is None or known.label is None:
+            return
+        self._labels.discard(known.label)
+        if self._on_lost is not None:
+            self._on_lost(known.label, reason)
+
+    async def _still_running(self, provider_session_id: str) -> bool:
+        try:
+            return (await self._get(provider_session_id)).running
+        except ProviderNotFoundError:
+            return False
+
+    async def _end_late(self, spec: SessionSpec, creating: asyncio.Task[RemoteSession]) -> None:
+        """Wait for the answer that a cancelled caller did not wait for, and end what it tells of."""
+        waiting = asyncio.create_task(self._leaving.wait())
+        await asyncio.wait({creating, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not creating.done():
+            # The process is about to end: a little longer, then the label on record must do.
+            await asyncio.wait({creating}, timeout=CLOSE_SECONDS / 2)
+        if not creating.done():
+            creating.cancel()
+        waiting.cancel()
+        try:
+            made = await creating
+        except (ProviderError, asyncio.CancelledError) as error:
+            _log.info(
+                "provider %r: session %s, given up, was not created: %r", self.name, spec.session_id, error
+            )
+            self._labels.discard(spec.session_id)
+            return
+        if made.provider_session_id not in self._known:
+            # Who gave up may be looking for it right now.
+            pause = asyncio.ensure_future(self._sleep(LATE_SECONDS))
+            leaving = asyncio.create_task(self._leaving.wait())
+            await asyncio.wait({pause, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            pause.cancel()
+            leaving.cancel()
+        if made.provider_session_id in self._known:
+            return
+        _log.warning(
+            "provider %r: session %s came up after it was given up; ending it", self.name, spec.session_id
+        )
+        try:
+            await self.close(made.provider_session_id)
+        except ProviderError as error:
+            _log.warning("provider %r: session %s could not be ended: %s", self.name, spec.session_id, error)
+        self._labels.discard(spec.session_id)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end_all(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if self._tasks:
+                    await asyncio.wait(set(self._tasks))
+                await asyncio.gather(*(self._end(one) for one in list(self._known)))
+        except TimeoutError:
+            _log.warning("provider %r: sessions that may still run: %s", self.name, ", ".join(self._known))
+        await self._api.aclose()
+
+    async def _end(self, provider_session_id: str) -> None:
+        try:
+            await self.close(provider_session_id)
+        except ProviderError as error:
+            _log.warning("provider %r: session %s may still run: %s", self.name, provider_session_id, error)
