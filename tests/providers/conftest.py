@@ -13,17 +13,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tabkeeper.config import ProviderSettings
 from tabkeeper.errors import ConfigError
+from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider, SessionSpec
 from tabkeeper.providers.cdp import CdpProvider
 from tabkeeper.providers.chromium import environment, find_browser, flags
+from tabkeeper.providers.emulator import KINDS, BrowserbaseEmulator, Emulator, serving
 from tabkeeper.providers.local import LocalProvider
 
+KEY = "bb_test_key"
 LOCAL = ProviderSettings(kind="local")
 
 
@@ -108,10 +112,30 @@ def losses() -> Losses:
     return Losses()
 
 
-@pytest.fixture(params=["context", "process", "cdp"])
+def at(emulator: Emulator, **more: Any) -> ProviderSettings:
+    """Settings of the adapter for an emulator."""
+    return ProviderSettings(kind=emulator.kind, api_key=KEY, base_url=emulator.url, **more)
+
+
+@pytest.fixture
+async def browserbase() -> AsyncIterator[BrowserbaseEmulator]:
+    async with serving(BrowserbaseEmulator(keys=[KEY])) as emulator:
+        yield emulator
+    assert emulator.running == []
+
+
+@pytest.fixture(params=["context", "process", "cdp", "browserbase"])
 async def provider(request, state_dir: Path, losses: Losses) -> AsyncIterator[Provider]:
     """One of each kind, started."""
     made: Provider
+    if request.param in KINDS:
+        async with serving(KINDS[request.param](keys=[KEY])) as emulator:
+            made = make_provider("far", at(emulator))
+            await made.start(losses)
+            yield made
+            await made.aclose()
+            assert emulator.running == []
+        return
     if request.param == "cdp":
         url = request.getfixturevalue("remote_browser")
         made = CdpProvider("cdp", ProviderSettings(kind="cdp", url=url))
@@ -208,6 +232,8 @@ def tools() -> type[Tools]:
 class Tools:
     """The functions above, for test modules (which cannot import each other)."""
 
+    key = KEY
+    at = staticmethod(at)
     spec = staticmethod(spec)
     processes_of = staticmethod(processes_of)
     browsers_of = staticmethod(browsers_of)

@@ -17,6 +17,7 @@ import typer
 from tabkeeper import __version__
 from tabkeeper.cli.db import db_app
 from tabkeeper.cli.doctor import doctor
+from tabkeeper.cli.emulate import emulate
 from tabkeeper.cli.flags import show_flags_bare
 from tabkeeper.cli.init import init
 from tabkeeper.cli.sessions import cleanup, sessions_app
@@ -75,6 +76,7 @@ def _register() -> None:
     app.add_typer(sessions_app, name="sessions")
     app.command()(cleanup)
     app.command()(verify)
+    app.command()(emulate)
     app.add_typer(db_app, name="db")
 
 

@@ -1,0 +1,458 @@
+"""What all emulators share: sessions and their timers, limits, browsers, figures, and misbehaviour on order.
+
+An emulator of a vendor is a subclass that knows its paths, words and errors. Time comes from a clock that a test can
+hold: whatever is due happens at the latest when the next request comes in, or when `catch_up` is called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import tempfile
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from tabkeeper.clock import Clock, Instant, SystemClock
+from tabkeeper.config import ProviderSettings
+from tabkeeper.errors import ProviderError
+from tabkeeper.providers.base import SessionSpec
+from tabkeeper.providers.emulator.faults import Deed, Fault, Faults, Verb
+from tabkeeper.providers.emulator.relay import relay
+from tabkeeper.providers.emulator.sessions import EmulatedSession, Phase
+from tabkeeper.providers.local import LocalProvider
+
+_log = logging.getLogger(__name__)
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an account may do, and how long its sessions last."""
+
+    concurrent: int = 25
+    creates_per_minute: int = 25
+    min_seconds: float = 60
+    max_seconds: float = 21600
+    default_seconds: float = 300
+    connect_seconds: float = 300
+    """A session to which nobody connects is ended after this."""
+    boot_seconds: float = 0.0
+    """A new session is pending for this long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What the account would be billed so far; running sessions count up to now."""
+
+    sessions: int
+    seconds: float
+    minutes: int
+    """Started minutes, at least one per session."""
+    proxy_bytes: int
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a mistake
+    """An error that the API answers with."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+
+class Emulator(ABC):
+    """One account at an emulated provider; `serving` puts it on a port.
+
+    Args:
+        limits: of the account.
+        keys: valid keys; any is if unset.
+        clock: where time comes from; with a `VirtualClock` call `catch_up` after moving it.
+        browser: settings of the local browsers behind it.
+    """
+
+    kind: ClassVar[str]
+    key_variable: ClassVar[str]
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        keys: Sequence[str] = (),
+        clock: Clock | None = None,
+        browser: ProviderSettings | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.url = ""
+        """Base address of the API, once it is served."""
+        self.sessions: dict[str, EmulatedSession] = {}
+        """Every session ever created, by id, in order."""
+        self.requests: list[tuple[str, str, Mapping[str, str], bytes]] = []
+        """Every request that came in: method, path with query, headers, body."""
+        self.out_of_money = False
+        self._keys = frozenset(keys)
+        self._clock = clock or SystemClock()
+        self._faults = Faults()
+        self._created: deque[Instant] = deque()
+        self._folder = tempfile.TemporaryDirectory(prefix="tk-emu-", ignore_cleanup_errors=True)
+        settings = browser or ProviderSettings(kind="local", isolation="process")
+        self._browsers = LocalProvider(
+            "emulator",
+            settings.model_copy(update={"isolation": "process"}),
+            state_dir=Path(self._folder.name),
+        )
+        self._launching: dict[str, asyncio.Task[str]] = {}
+        self._ended: dict[str, asyncio.Event] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._ticking: asyncio.Task[None] | None = None
+        self._drop: Callable[[Request], None] = lambda _: None
+
+    # -- what a vendor's emulator says ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def routes(self) -> Sequence[BaseRoute]:
+        """The paths of the API."""
+
+    @abstractmethod
+    def key_of(self, request: Request) -> str | None:
+        """Return the key that a request carries."""
+
+    @abstractmethod
+    def error(self, refused: Refused) -> Response:
+        """Word an error as the provider does."""
+
+    @abstractmethod
+    def refusal(self, fault: Fault) -> Refused:
+        """Return what the provider says with an ordered status."""
+
+    @abstractmethod
+    def too_many(self, running: int) -> Refused:
+        """Say that the limit of concurrent sessions is reached."""
+
+    @abstractmethod
+    def too_fast(self, seconds: float) -> Refused:
+        """Say that sessions are created too fast; one more is admitted in `seconds`."""
+
+    # -- for tests -----------------------------------------------------------------------------------------------
+
+    def misbehave(self, on: Verb, do: Deed, **more: Any) -> Fault:
+        """Order misbehaviour; see `Fault` for what can be said.
+
+        Raises:
+            ValueError: there is no such misbehaviour.
+        """
+        known = {one.name for one in fields(Fault)} - {"done"}
+        if unknown := sorted(more.keys() - known):
+            raise ValueError(f"{unknown[0]}: faults know only {', '.join(sorted(known))}")
+        return self._faults.add(Fault(on=on, do=do, **more))
+
+    def behave(self) -> None:
+        """Take back all orders to misbehave."""
+        self._faults.clear()
+        self.out_of_money = False
+
+    async def lose(self, session_id: str, *, quietly: bool = False) -> None:
+        """Kill a session's browser; the provider notices, or `quietly` goes on to say that it runs."""
+        session = self.sessions[session_id]
+        if quietly:
+            session.haunted = True
+            await self._end_browser(session)
+        else:
+            self.end(session, Phase.FAILED, "lost")
+            await self.catch_up()
+
+    @property
+    def running(self) -> list[EmulatedSession]:
+        """Sessions that are not over."""
+        return [one for one in self.sessions.values() if not one.phase.over]
+
+    def bill(self) -> Bill:
+        """Add up what the account would be billed."""
+        self._advance()
+        lengths = [self._lasted(one) for one in self.sessions.values()]
+        return Bill(
+            sessions=len(lengths),
+            seconds=sum(lengths),
+            minutes=sum(max(1, math.ceil(seconds / 60)) for seconds in lengths),
+            proxy_bytes=sum(one.proxy_bytes for one in self.sessions.values()),
+        )
+
+    def _lasted(self, session: EmulatedSession) -> float:
+        return session.lasted if session.lasted is not None else self._clock.monotonic() - session.began
+
+    async def catch_up(self) -> None:
+        """Let everything happen that is due; returns when browsers of ended sessions are gone."""
+        self._advance()
+        if self._closing:
+            await asyncio.wait(set(self._closing))
+
+    # -- running it ----------------------------------------------------------------------------------------------
+
+    async def start(self, url: str, drop: Callable[[Request], None]) -> None:
+        """Begin; `serving` calls this with the address, and with how to drop a request's connection.
+
+        Raises:
+            ConfigError: there is no browser on this machine.
+        """
+        self.url = url
+        self._drop = drop
+        await self._browsers.start(self._browser_died)
+        self._ticking = asyncio.create_task(self._tick())
+
+    async def aclose(self) -> None:
+        """End all sessions and browsers."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for session in self.running:
+            self.end(session, Phase.COMPLETED, "the emulator ends")
+        for launching in self._launching.values():
+            launching.cancel()
+        await self.catch_up()
+        await self._browsers.aclose()
+        self._folder.cleanup()
+
+    def app(self) -> Starlette:
+        """Return the ASGI application."""
+        return Starlette(
+            routes=[
+                *self.routes(),
+                Route("/_emulator/faults", self._admin_faults, methods=["POST", "DELETE"]),
+                Route("/_emulator/sessions", self._admin_sessions, methods=["GET"]),
+                Route("/_emulator/sessions/{id}/lose", self._admin_lose, methods=["POST"]),
+                WebSocketRoute("/connect", self._connect),
+            ]
+        )
+
+    def route(self, verb: Verb, method: str, path: str, answer: Answer) -> Route:
+        """Return a route of the API that checks the key, catches up with time, and misbehaves when ordered to."""
+
+        async def handle(request: Request) -> Response:
+            body = await request.body()
+            target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            self.requests.append((request.method, target, dict(request.headers), body))
+            self._advance()
+            try:
+                return await self._answer(verb, request, answer)
+            except Refused as refused:
+                return self.error(refused)
+
+        return Route(path, handle, methods=[method])
+
+    async def _answer(self, verb: Verb, request: Request, answer: Answer) -> Response:
+        fault = self._faults.take(verb, request.path_params.get("id"))
+        if fault is not None and fault.do == "status":
+            raise self.refusal(fault)
+        key = self.key_of(request)
+        if not key or (self._keys and key not in self._keys):
+            raise self.refusal(Fault(on=verb, do="status", status=401))
+        request.state.fault = fault
+        if fault is not None and fault.do == "slow":
+            await asyncio.sleep(fault.seconds)
+            self._advance()
+        response = await answer(request)
+        if fault is not None and fault.do == "late":
+            await asyncio.sleep(fault.seconds)
+        elif fault is not None and fault.do == "drop":
+            self._drop(request)
+        elif fault is not None and fault.do == "status after":
+            raise self.refusal(fault)
+        return response
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    def admit(self, request: Mapping[str, Any], *, seconds: float, keep_alive: bool) -> EmulatedSession:
+        """Create a session, within the account's limits.
+
+        Raises:
+            Refused: they are reached, or the money is out.
+        """
+        now = self._clock.monotonic()
+        while self._created and self._created[0] <= now - 60:
+            self._created.popleft()
+        if self.out_of_money:
+            raise self.refusal(Fault(on="create", do="status", status=402))
+        if len(self.running) >= self.limits.concurrent:
+            raise self.too_many(len(self.running))
+        if len(self._created) >= self.limits.creates_per_minute:
+            raise self.too_fast(self._created[0] + 60 - now)
+        self._created.append(now)
+        wall = self._clock.now()
+        session = EmulatedSession(
+            request=request,
+            created_at=wall,
+            updated_at=wall,
+            began=now,
+            seconds=seconds,
+            ready_at=now + self.limits.boot_seconds,
+            connect_by=now + self.limits.connect_seconds,
+            keep_alive=keep_alive,
+        )
+        self.sessions[session.id] = session
+        self._ended[session.id] = asyncio.Event()
+        self._advance()
+        return session
+
+    def find(self, request: Request) -> EmulatedSession:
+        """Return the session that a path names.
+
+        Raises:
+            Refused: there is none.
+        """
+        session = self.sessions.get(request.path_params["id"])
+        if session is None:
+            raise self.refusal(Fault(on="get", do="status", status=404))
+        return session
+
+    def listed(self, request: Request) -> list[EmulatedSession]:
+        """Return the sessions that a list may show; an order may make it lag or lie."""
+        fault: Fault | None = request.state.fault
+        found = list(self.sessions.values())
+        if fault is None:
+            return found
+        if fault.do == "empty":
+            return []
+        if fault.do == "lag":
+            young = self._clock.now() - timedelta(seconds=fault.seconds)
+            return [one for one in found if one.created_at <= young]
+        return [self.seen(request, one) for one in found]
+
+    def seen(self, request: Request, session: EmulatedSession) -> EmulatedSession:
+        """Return a session as an answer shows it; an order may make it show an old picture."""
+        fault: Fault | None = request.state.fault
+        if fault is not None and fault.do == "stale":
+            return replace(session, phase=Phase.RUNNING, ended_at=None)
+        return session
+
+    def end(self, session: EmulatedSession, phase: Phase, why: str, *, at: Instant | None = None) -> None:
+        """End a session; its browser follows."""
+        if session.phase.over:
+            return
+        now = self._clock.monotonic()
+        at = now if at is None else at
+        session.phase = phase
+        session.why = why
+        session.lasted = at - session.began
+        session.ended_at = session.updated_at = self._clock.now() - timedelta(seconds=now - at)
+        self._ended[session.id].set()
+        task = asyncio.create_task(self._end_browser(session))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _advance(self) -> None:
+        now = self._clock.monotonic()
+        for session in self.running:
+            if session.phase is Phase.PENDING and session.ready_at <= now:
+                session.phase = Phase.RUNNING
+            if session.expires <= now:
+                self.end(session, Phase.TIMED_OUT, "timeout", at=session.expires)
+            elif not session.connected and session.connect_by <= now:
+                self.end(session, Phase.TIMED_OUT, "nobody connected", at=session.connect_by)
+
+    async def _tick(self) -> None:
+        while True:
+            due = min((one.next_change() for one in self.running), default=float("inf"))
+            await asyncio.sleep(min(max(due - self._clock.monotonic(), 0.005), 0.1))
+            self._advance()
+
+    # -- browsers ------------------------------------------------------------------------------------------------
+
+    def connect_url(self, session: EmulatedSession) -> str:
+        """Return where a CDP client connects."""
+        return f"{self.url.replace('http', 'ws', 1)}/connect?signingKey={session.secret}"
+
+    async def browser_of(self, session: EmulatedSession) -> str:
+        """Return the address of a session's own browser, started when it is first wanted."""
+        launching = self._launching.get(session.id)
+        if launching is None:
+            launching = self._launching[session.id] = asyncio.create_task(self._launch(session))
+        return await asyncio.shield(launching)
+
+    async def _launch(self, session: EmulatedSession) -> str:
+        spec = SessionSpec(session_id=session.id, platform="emulator", max_seconds=session.seconds)
+        return (await self._browsers.create(spec)).connect_url
+
+    async def _end_browser(self, session: EmulatedSession) -> None:
+        launching = self._launching.get(session.id)
+        if launching is not None:
+            launching.cancel()
+            await asyncio.wait({launching})
+            await self._browsers.close(session.id)
+
+    def _browser_died(self, session_id: str, reason: str) -> None:
+        session = self.sessions[session_id]
+        if not session.haunted:
+            self.end(session, Phase.FAILED, reason)
+
+    async def _connect(self, websocket: WebSocket) -> None:
+        self._advance()
+        secret = websocket.query_params.get("signingKey", "")
+        session = next((one for one in self.sessions.values() if one.secret == secret), None)
+        if session is None:
+            await websocket.send_denial_response(Response(status_code=401))
+            return
+        if session.phase is not Phase.RUNNING or session.haunted:
+            await websocket.send_denial_response(Response(status_code=410))
+            return
+        try:
+            target = await self.browser_of(session)
+        except (ProviderError, asyncio.CancelledError) as error:
+            _log.warning("session %s has no browser: %r", session.id, error)
+            await websocket.send_denial_response(Response(status_code=410 if session.phase.over else 502))
+            return
+        session.connected = True
+        session.connections += 1
+        try:
+            await relay(websocket, target, self._ended[session.id])
+        finally:
+            session.connections -= 1
+            if not session.connections and not session.keep_alive and not session.haunted:
+                self.end(session, Phase.COMPLETED, "disconnected")
+
+    # -- by HTTP -------------------------------------------------------------------------------------------------
+
+    async def _admin_faults(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self.behave()
+            return Response(status_code=204)
+        try:
+            order = await request.json()
+            self.misbehave(**order)
+        except (ValueError, TypeError) as error:
+            return JSONResponse({"message": str(error)}, 400)
+        return JSONResponse(order, 201)
+
+    async def _admin_sessions(self, _: Request) -> Response:
+        self._advance()
+        return JSONResponse(
+            [
+                {
+                    "id": one.id,
+                    "phase": one.phase.value,
+                    "why": one.why,
+                    "seconds": self._lasted(one),
+                    "connections": one.connections,
+                    "proxyBytes": one.proxy_bytes,
+                }
+                for one in self.sessions.values()
+            ]
+        )
+
+    async def _admin_lose(self, request: Request) -> Response:
+        with contextlib.suppress(KeyError):
+            await self.lose(request.path_params["id"], quietly="quietly" in request.query_params)
+            return Response(status_code=204)
+        return Response(status_code=404)
