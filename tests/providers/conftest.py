@@ -121,7 +121,7 @@ def at(emulator: Emulator, **more: Any) -> ProviderSettings:
 async def browserbase() -> AsyncIterator[BrowserbaseEmulator]:
     async with serving(BrowserbaseEmulator(keys=[KEY])) as emulator:
         yield emulator
-    assert emulator.running == []
+        assert emulator.running == []
 
 
 @pytest.fixture(params=["context", "process", "cdp", "browserbase"])

@@ -1,0 +1,168 @@
+"""A hosted provider under the real pool: a page, its price, and the faults that make others pay twice.
+
+Faults are those of the design's table, named by their letters. Chromium is real, the provider is emulated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tabkeeper.config import PoolConfig, parse_config
+from tabkeeper.errors import LeaseLostError, SessionCreationError
+from tabkeeper.ledger.types import HoldRequest, SessionUsage
+from tabkeeper.money import Money
+from tabkeeper.pool.pool import SessionPool
+from tabkeeper.providers.emulator import BrowserbaseEmulator, Limits, Phase, serving
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+PAGE = "data:text/html,<title>here</title><p>hello"
+PRICE = {"rates": {"per_hour": "0.12", "increment": "1m", "minimum": "1m"}}
+
+
+def config(emulator, tmp_path: Path, price: dict[str, Any] | None = None, **pool: Any) -> PoolConfig:
+    return parse_config(
+        {
+            "pool": {"max_sessions": 2, "session_ttl": "5m", **pool},
+            "ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"},
+            "providers": {
+                "bb": {"kind": "browserbase", "api_key": "k", "base_url": emulator.url, **(price or PRICE)}
+            },
+            "platforms": {"web": {"providers": ["bb"], "retry_base": "50ms"}},
+            "budgets": [{"name": "daily", "limit": "20.00"}],
+        }
+    )
+
+
+async def visit(pool: SessionPool) -> str:
+    async with pool.get_session("web") as lease:
+        page = await lease.new_page()
+        await page.goto(PAGE)
+        return await page.title()
+
+
+async def until(condition, seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def clean(pool: SessionPool) -> None:
+    """The books agree with themselves."""
+    await pool._ledger.flush()
+    assert [f"{v.name}: {v.meaning}" for v in await pool._ledger.verify()] == []
+
+
+async def test_a_page_is_opened_and_costs_what_browserbase_takes(tmp_path):
+    """Developer: $0.12 an hour by the started minute after 100 h; 5,999 min are used, so one minute is left free."""
+    async with serving(BrowserbaseEmulator()) as emulator:
+        plan = {"plan": "browserbase/developer", "max_gb": "0"}
+        async with SessionPool(config(emulator, tmp_path, plan)) as pool:
+            ask = HoldRequest(
+                session_id="past", platform="web", provider="bb", tenant="default", max_seconds=359_940
+            )
+            await pool._ledger.hold(ask)
+            await pool._ledger.activate("past", provider_session_id="past")
+            await pool._ledger.settle("past", SessionUsage(seconds=359_940), reason="done")
+            costs = [await pool.ledger.daily_cost()]
+            for _ in range(3):
+                async with pool.get_session("web") as lease:
+                    # Over the network, yet through no proxy: traffic costs nothing then.
+                    await (await lease.new_page()).goto(f"{emulator.url}/_emulator/sessions")
+                ours = list(pool._sessions.running.values())
+                await asyncio.gather(*(pool.close_session(one.session.id) for one in ours))
+                await until(lambda: not pool._sessions.running)
+                costs.append(await pool.ledger.daily_cost())
+            await clean(pool)
+        assert costs == [Money.parse(text) for text in ("0", "0", "0.0020", "0.0040")]
+        assert (emulator.bill().sessions, emulator.bill().minutes) == (3, 3)
+
+
+async def test_sessions_are_reused_and_all_are_ended_with_the_pool(tmp_path):
+    async with serving(BrowserbaseEmulator()) as emulator:
+        async with SessionPool(config(emulator, tmp_path)) as pool:
+            for _ in range(4):
+                assert await visit(pool) == "here"
+            await clean(pool)
+        assert [one.phase for one in emulator.sessions.values()] == [Phase.COMPLETED]
+
+
+@pytest.mark.parametrize(
+    "misbehaviour",
+    [
+        pytest.param({"do": "drop"}, id="connection dropped"),
+        pytest.param({"do": "status after", "status": 504}, id="gateway timeout"),
+        pytest.param({"do": "late", "seconds": 3.0}, id="answered after our timeout"),
+        pytest.param({"do": "slow", "seconds": 3.0}, id="created after our timeout"),
+    ],
+)
+async def test_fault_a_a_create_without_an_answer_is_one_session_or_is_ended(tmp_path, misbehaviour):
+    async with serving(BrowserbaseEmulator()) as emulator:
+        emulator.misbehave("create", **misbehaviour)
+        async with SessionPool(config(emulator, tmp_path, create_timeout="1s")) as pool:
+            assert await visit(pool) == "here"
+            await clean(pool)
+        if misbehaviour["do"] != "slow":
+            assert emulator.bill().sessions == 1, "adopted"
+        wanted = {one.request["userMetadata"]["session"] for one in emulator.sessions.values()}
+        assert len(wanted) == len(emulator.sessions), "never two for one"
+        assert emulator.running == []
+
+
+@pytest.mark.parametrize("times", [3, 6])
+async def test_fault_b_a_release_that_fails_is_repeated_until_confirmed(tmp_path, times):
+    async with serving(BrowserbaseEmulator()) as emulator:
+        limits = {"close_timeout": "2s", "idle_timeout": "100ms", "max_sessions": 1}
+        keep = PRICE | {"keep_alive": True}
+        async with SessionPool(config(emulator, tmp_path, keep, **limits)) as pool:
+            order = emulator.misbehave("release", "status", status=500, times=times)
+            assert await visit(pool) == "here"
+            # The slot is free after the deadline for closing, whatever the provider says.
+            assert await visit(pool) == "here"
+            await until(lambda: order.done == times and not emulator.running, 30)
+            await until(lambda: not pool._sessions.running, 10)
+            await clean(pool)
+        assert emulator.running == []
+
+
+async def test_a_session_that_the_provider_loses_is_lost_to_its_holder_and_not_served_again(tmp_path):
+    async with serving(BrowserbaseEmulator()) as emulator:
+        async with SessionPool(config(emulator, tmp_path)) as pool:
+            async with pool.get_session("web") as lease:
+                await lease.new_page()
+                await emulator.lose(emulator.running[0].id)
+                with pytest.raises(LeaseLostError):
+                    async with asyncio.timeout(5):
+                        while True:
+                            page = await lease.new_page()
+                            await page.close()
+            assert await visit(pool) == "here"
+            await clean(pool)
+        assert len(emulator.sessions) == 2
+        assert emulator.running == []
+
+
+async def test_no_money_and_no_key_are_told_to_who_asks(tmp_path):
+    async with serving(BrowserbaseEmulator(keys=["other"])) as emulator:
+        async with SessionPool(config(emulator, tmp_path)) as pool:
+            with pytest.raises(SessionCreationError, match="api_key"):
+                await visit(pool)
+            await clean(pool)
+    async with serving(BrowserbaseEmulator()) as emulator:
+        emulator.out_of_money = True
+        async with SessionPool(config(emulator, tmp_path)) as pool:
+            with pytest.raises(SessionCreationError, match="minutes limit reached"):
+                await visit(pool)
+
+
+async def test_at_the_providers_limit_requests_wait_and_are_served(tmp_path):
+    async with serving(BrowserbaseEmulator(Limits(concurrent=1))) as emulator:
+        async with SessionPool(config(emulator, tmp_path, max_sessions=3)) as pool:
+            titles = await asyncio.gather(*(visit(pool) for _ in range(3)))
+            assert titles == ["here"] * 3
+            await clean(pool)
+        assert emulator.running == []
