@@ -45,7 +45,6 @@ class BrowserbaseEmulator(Emulator):
     """See `Emulator`. Beside the API it keeps one project, whose id is `project`."""
 
     kind = "browserbase"
-    key_variable = "BROWSERBASE_API_KEY"
     release_again: int | None = None
     """Status with which a second release is answered; undocumented: None says 200 and the session."""
     tells_address = True

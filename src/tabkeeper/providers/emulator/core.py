@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -85,8 +85,9 @@ class Emulator(ABC):
         browser: settings of the local browsers behind it.
     """
 
-    kind: ClassVar[str]
-    key_variable: ClassVar[str]
+    kind: ClassVar[Literal["browserbase"]]
+    strangers: ClassVar[int] = 401
+    """Status with which a connection without a right to a session is refused."""
 
     def __init__(
         self,
@@ -108,13 +109,11 @@ class Emulator(ABC):
         self._clock = clock or SystemClock()
         self._faults = Faults()
         self._created: deque[Instant] = deque()
-        self._folder = tempfile.TemporaryDirectory(prefix="tk-emu-", ignore_cleanup_errors=True)
-        settings = browser or ProviderSettings(kind="local", isolation="process")
-        self._browsers = LocalProvider(
-            "emulator",
-            settings.model_copy(update={"isolation": "process"}),
-            state_dir=Path(self._folder.name),
+        self._browser = (browser or ProviderSettings(kind="local")).model_copy(
+            update={"isolation": "process"}
         )
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._browsers: LocalProvider
         self._launching: dict[str, asyncio.Task[str]] = {}
         self._ended: dict[str, asyncio.Event] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -210,7 +209,13 @@ class Emulator(ABC):
         """
         self.url = url
         self._drop = drop
-        await self._browsers.start(self._browser_died)
+        self._folder = tempfile.TemporaryDirectory(prefix="tk-emu-", ignore_cleanup_errors=True)
+        self._browsers = LocalProvider("emulator", self._browser, state_dir=Path(self._folder.name))
+        try:
+            await self._browsers.start(self._browser_died)
+        except BaseException:
+            self._folder.cleanup()
+            raise
         self._ticking = asyncio.create_task(self._tick())
 
     async def aclose(self) -> None:
@@ -223,7 +228,8 @@ class Emulator(ABC):
             launching.cancel()
         await self.catch_up()
         await self._browsers.aclose()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
@@ -374,6 +380,11 @@ class Emulator(ABC):
         """Return where a CDP client connects."""
         return f"{self.url.replace('http', 'ws', 1)}/connect?signingKey={session.secret}"
 
+    def opened_by(self, websocket: WebSocket) -> EmulatedSession | None:
+        """Return the session that a connection has the right to; None refuses it."""
+        secret = websocket.query_params.get("signingKey", "")
+        return next((one for one in self.sessions.values() if one.secret == secret), None)
+
     async def browser_of(self, session: EmulatedSession) -> str:
         """Return the address of a session's own browser, started when it is first wanted."""
         launching = self._launching.get(session.id)
@@ -399,10 +410,9 @@ class Emulator(ABC):
 
     async def _connect(self, websocket: WebSocket) -> None:
         self._advance()
-        secret = websocket.query_params.get("signingKey", "")
-        session = next((one for one in self.sessions.values() if one.secret == secret), None)
+        session = self.opened_by(websocket)
         if session is None:
-            await websocket.send_denial_response(Response(status_code=401))
+            await websocket.send_denial_response(Response(status_code=self.strangers))
             return
         if session.phase is not Phase.RUNNING or session.haunted:
             await websocket.send_denial_response(Response(status_code=410))
