@@ -253,7 +253,7 @@ class RateSettings(Settings):
     included_hours: Price = Field(Decimal(0), description="Hours per calendar month (UTC) that cost nothing.")
 
 
-_KEY_VARIABLES = {"browserbase": "BROWSERBASE_API_KEY"}
+_KEY_VARIABLES = {"browserbase": "BROWSERBASE_API_KEY", "steel": "STEEL_API_KEY"}
 """Hosted kinds, and the variable in which their users keep the key."""
 _FOR_HOSTED = frozenset({"api_key", "project_id", "base_url", "region", "proxies", "keep_alive", "options"})
 _FOR_MACHINES = frozenset({"url", "isolation", "executable_path", "headless", "sandbox", "args"})
@@ -262,7 +262,7 @@ _FOR_MACHINES = frozenset({"url", "isolation", "executable_path", "headless", "s
 class ProviderSettings(Settings):
     """Who runs browsers: local Chromium, a CDP endpoint, or a hosted service."""
 
-    kind: Literal["local", "cdp", "browserbase"] = Field(description="Which adapter to use.")
+    kind: Literal["local", "cdp", "browserbase", "steel"] = Field(description="Which adapter to use.")
     max_sessions: int | None = Field(None, ge=1, description="Sessions at once at this provider.")
     rates: RateSettings | None = Field(None, description="Own prices; local Chromium is free without them.")
     plan: str | None = Field(
@@ -286,7 +286,7 @@ class ProviderSettings(Settings):
     args: tuple[str, ...] = Field((), description="local: more command line flags for the browser.")
     api_key: SecretStr | None = Field(None, description="hosted: the account's key.")
     project_id: str | None = Field(
-        None, description="browserbase: the project; the key's own project if unset."
+        None, description="browserbase, steel: the project; the key's own project if unset."
     )
     base_url: str | None = Field(
         None, description="hosted: address of the API, such as an emulator's; the service's own if unset."

@@ -58,7 +58,7 @@ async def test_a_port_that_is_taken_is_told_in_one_line(capsys):
 
 
 async def test_the_fixture_serves_any_number(emulate):
-    one, two = await emulate("browserbase"), await emulate("browserbase")
+    one, two = await emulate("browserbase"), await emulate("steel")
     assert one.url != two.url
     with pytest.raises(KeyError):
         await emulate("nobody")

@@ -16,7 +16,7 @@ from tabkeeper.errors import LeaseLostError, SessionCreationError
 from tabkeeper.ledger.types import HoldRequest, SessionUsage
 from tabkeeper.money import Money
 from tabkeeper.pool.pool import SessionPool
-from tabkeeper.providers.emulator import BrowserbaseEmulator, Limits, Phase, serving
+from tabkeeper.providers.emulator import KINDS, BrowserbaseEmulator, Limits, Phase, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -30,12 +30,17 @@ def config(emulator, tmp_path: Path, price: dict[str, Any] | None = None, **pool
             "pool": {"max_sessions": 2, "session_ttl": "5m", **pool},
             "ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"},
             "providers": {
-                "bb": {"kind": "browserbase", "api_key": "k", "base_url": emulator.url, **(price or PRICE)}
+                "bb": {"kind": emulator.kind, "api_key": "k", "base_url": emulator.url, **(price or PRICE)}
             },
             "platforms": {"web": {"providers": ["bb"], "retry_base": "50ms"}},
             "budgets": [{"name": "daily", "limit": "20.00"}],
         }
     )
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+def kind(request):
+    return request.param
 
 
 async def visit(pool: SessionPool) -> str:
@@ -82,8 +87,8 @@ async def test_a_page_is_opened_and_costs_what_browserbase_takes(tmp_path):
         assert (emulator.bill().sessions, emulator.bill().minutes) == (3, 3)
 
 
-async def test_sessions_are_reused_and_all_are_ended_with_the_pool(tmp_path):
-    async with serving(BrowserbaseEmulator()) as emulator:
+async def test_sessions_are_reused_and_all_are_ended_with_the_pool(kind, tmp_path):
+    async with serving(kind()) as emulator:
         async with SessionPool(config(emulator, tmp_path)) as pool:
             for _ in range(4):
                 assert await visit(pool) == "here"
@@ -100,22 +105,23 @@ async def test_sessions_are_reused_and_all_are_ended_with_the_pool(tmp_path):
         pytest.param({"do": "slow", "seconds": 3.0}, id="created after our timeout"),
     ],
 )
-async def test_fault_a_a_create_without_an_answer_is_one_session_or_is_ended(tmp_path, misbehaviour):
-    async with serving(BrowserbaseEmulator()) as emulator:
+async def test_fault_a_a_create_without_an_answer_is_one_session_or_is_ended(kind, tmp_path, misbehaviour):
+    async with serving(kind()) as emulator:
         emulator.misbehave("create", **misbehaviour)
         async with SessionPool(config(emulator, tmp_path, create_timeout="1s")) as pool:
             assert await visit(pool) == "here"
             await clean(pool)
         if misbehaviour["do"] != "slow":
             assert emulator.bill().sessions == 1, "adopted"
-        wanted = {one.request["userMetadata"]["session"] for one in emulator.sessions.values()}
+        bodies = [one.request for one in emulator.sessions.values()]
+        wanted = {body.get("sessionId") or body["userMetadata"]["session"] for body in bodies}
         assert len(wanted) == len(emulator.sessions), "never two for one"
         assert emulator.running == []
 
 
 @pytest.mark.parametrize("times", [3, 6])
-async def test_fault_b_a_release_that_fails_is_repeated_until_confirmed(tmp_path, times):
-    async with serving(BrowserbaseEmulator()) as emulator:
+async def test_fault_b_a_release_that_fails_is_repeated_until_confirmed(kind, tmp_path, times):
+    async with serving(kind()) as emulator:
         limits = {"close_timeout": "2s", "idle_timeout": "100ms", "max_sessions": 1}
         keep = PRICE | {"keep_alive": True}
         async with SessionPool(config(emulator, tmp_path, keep, **limits)) as pool:
@@ -129,8 +135,8 @@ async def test_fault_b_a_release_that_fails_is_repeated_until_confirmed(tmp_path
         assert emulator.running == []
 
 
-async def test_a_session_that_the_provider_loses_is_lost_to_its_holder_and_not_served_again(tmp_path):
-    async with serving(BrowserbaseEmulator()) as emulator:
+async def test_a_session_that_the_provider_loses_is_lost_to_its_holder_and_not_served_again(kind, tmp_path):
+    async with serving(kind()) as emulator:
         async with SessionPool(config(emulator, tmp_path)) as pool:
             async with pool.get_session("web") as lease:
                 await lease.new_page()
@@ -146,21 +152,21 @@ async def test_a_session_that_the_provider_loses_is_lost_to_its_holder_and_not_s
         assert emulator.running == []
 
 
-async def test_no_money_and_no_key_are_told_to_who_asks(tmp_path):
-    async with serving(BrowserbaseEmulator(keys=["other"])) as emulator:
+async def test_no_money_and_no_key_are_told_to_who_asks(kind, tmp_path):
+    async with serving(kind(keys=["other"])) as emulator:
         async with SessionPool(config(emulator, tmp_path)) as pool:
             with pytest.raises(SessionCreationError, match="api_key"):
                 await visit(pool)
             await clean(pool)
-    async with serving(BrowserbaseEmulator()) as emulator:
+    async with serving(kind()) as emulator:
         emulator.out_of_money = True
         async with SessionPool(config(emulator, tmp_path)) as pool:
-            with pytest.raises(SessionCreationError, match="minutes limit reached"):
+            with pytest.raises(SessionCreationError, match="status 402"):
                 await visit(pool)
 
 
-async def test_at_the_providers_limit_requests_wait_and_are_served(tmp_path):
-    async with serving(BrowserbaseEmulator(Limits(concurrent=1))) as emulator:
+async def test_at_the_providers_limit_requests_wait_and_are_served(kind, tmp_path):
+    async with serving(kind(Limits(concurrent=1))) as emulator:
         async with SessionPool(config(emulator, tmp_path, max_sessions=3)) as pool:
             titles = await asyncio.gather(*(visit(pool) for _ in range(3)))
             assert titles == ["here"] * 3

@@ -124,7 +124,7 @@ async def browserbase() -> AsyncIterator[BrowserbaseEmulator]:
         assert emulator.running == []
 
 
-@pytest.fixture(params=["context", "process", "cdp", "browserbase"])
+@pytest.fixture(params=["context", "process", "cdp", *KINDS])
 async def provider(request, state_dir: Path, losses: Losses) -> AsyncIterator[Provider]:
     """One of each kind, started."""
     made: Provider

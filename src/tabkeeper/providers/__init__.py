@@ -31,6 +31,10 @@ def make_provider(name: str, settings: ProviderSettings) -> Provider:
             from tabkeeper.providers.browserbase import BrowserbaseProvider
 
             return BrowserbaseProvider(name, settings)
+        case "steel":
+            from tabkeeper.providers.steel import SteelProvider
+
+            return SteelProvider(name, settings)
         case _:
             assert_never(settings.kind)
 

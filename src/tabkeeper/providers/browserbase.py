@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from pydantic import SecretStr
@@ -15,11 +14,10 @@ from tabkeeper.errors import (
     ProviderCapacityError,
     ProviderError,
     ProviderNotFoundError,
-    ProviderRequestError,
     ProviderUnavailableError,
 )
 from tabkeeper.providers.base import Capabilities, Check, ProviderUsage, RemoteSession, SessionSpec
-from tabkeeper.providers.hosted import HostedProvider
+from tabkeeper.providers.hosted import HostedProvider, checked_id, moment
 from tabkeeper.providers.http import Refusal
 
 _OVER = frozenset({"COMPLETED", "TIMED_OUT", "ERROR"})
@@ -110,7 +108,7 @@ class BrowserbaseProvider(HostedProvider):
         return self._read(await self._fetch(provider_session_id))
 
     async def _fetch(self, session_id: str) -> dict[str, Any]:
-        answer = await self._api.repeat("GET", f"/v1/sessions/{_checked(self.name, session_id)}")
+        answer = await self._api.repeat("GET", f"/v1/sessions/{checked_id(self.name, session_id)}")
         if not isinstance(answer, dict):
             raise ProviderUnavailableError(self.name, f"what it says of session {session_id} cannot be read")
         return answer
@@ -137,14 +135,14 @@ class BrowserbaseProvider(HostedProvider):
         body = {"status": "REQUEST_RELEASE"}
         if self._settings.project_id is not None:
             body["projectId"] = self._settings.project_id
-        path = f"/v1/sessions/{_checked(self.name, provider_session_id)}"
+        path = f"/v1/sessions/{checked_id(self.name, provider_session_id)}"
         answer = await self._api.repeat("POST", path, body=body)
         return isinstance(answer, dict) and answer.get("status") in _OVER
 
     async def usage(self, provider_session_id: str) -> ProviderUsage | None:
         """See `Provider.usage`: how long it ran and what went through the proxy; while it runs, no length."""
         answer = await self._fetch(provider_session_id)
-        started, ended = _moment(answer.get("startedAt")), _moment(answer.get("endedAt"))
+        started, ended = moment(answer.get("startedAt")), moment(answer.get("endedAt"))
         seconds = (ended - started).total_seconds() if started and ended else None
         proxied = answer.get("proxyBytes")
         return ProviderUsage(
@@ -161,7 +159,7 @@ class BrowserbaseProvider(HostedProvider):
             ProviderNotFoundError: there is no such session, or it is over.
         """
         answer = await self._api.repeat(
-            "GET", f"/v1/sessions/{_checked(self.name, provider_session_id)}/debug"
+            "GET", f"/v1/sessions/{checked_id(self.name, provider_session_id)}/debug"
         )
         url = answer.get("debuggerFullscreenUrl") if isinstance(answer, dict) else None
         if not isinstance(url, str):
@@ -197,21 +195,5 @@ class BrowserbaseProvider(HostedProvider):
             connect_url=url if isinstance(url, str) else "",
             label=label if isinstance(label, str) else None,
             running=session.get("status") not in _OVER,
-            created_at=_moment(session.get("createdAt")),
+            created_at=moment(session.get("createdAt")),
         )
-
-
-def _checked(provider: str, session_id: str) -> str:
-    """Return an id that is safe in a path; nothing else was ever given out."""
-    if not re.fullmatch(r"[\w-]{1,128}", session_id, re.ASCII):
-        raise ProviderRequestError(provider, f"{session_id!r} is no session id")
-    return session_id
-
-
-def _moment(text: object) -> datetime | None:
-    """Read RFC 3339; None for what is absent or odd: no session is lost for a time."""
-    try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-    return moment if moment is not None and moment.tzinfo is not None else None

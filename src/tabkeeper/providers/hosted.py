@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from random import Random
 from typing import Any, ClassVar
 
@@ -141,6 +143,10 @@ class HostedProvider(ABC):
         """Give an answer a meaning of its own; None for the common one."""
         return None
 
+    def _id_of(self, label: str) -> str | None:  # noqa: ARG002 - for subclasses
+        """Return the id of the session with this label, where we choose ids; None where the provider does."""
+        return None
+
     # -- Provider ------------------------------------------------------------------------------------------------
 
     async def start(self, on_lost: LostCallback) -> None:
@@ -194,7 +200,15 @@ class HostedProvider(ABC):
         if self._closed:
             return []
         found = []
+        asked = self._id_of(label_prefix)
         for session in await self._running():
+            if session.label is None:
+                # Where labels are not kept there, they are those of this process, or the one asked for in full.
+                known = self._known.get(session.provider_session_id)
+                label = (
+                    known.label if known else label_prefix if session.provider_session_id == asked else None
+                )
+                session = replace(session, label=label)  # noqa: PLW2901
             if session.label is None or not session.label.startswith(label_prefix):
                 continue
             if session.label == label_prefix and not session.connect_url:
@@ -243,6 +257,9 @@ class HostedProvider(ABC):
         """See `Provider.reap`; those whose id is not on record are looked for by their label."""
         ids = {one.provider_session_id for one in leftovers if one.provider_session_id is not None}
         labels = {one.session_id for one in leftovers if one.provider_session_id is None}
+        chosen = {label: found for label in labels if (found := self._id_of(label)) is not None}
+        ids |= set(chosen.values())
+        labels -= chosen.keys()
         if labels:
             ids |= {one.provider_session_id for one in await self._running() if one.label in labels}
         failed: ProviderError | None = None
@@ -359,3 +376,19 @@ class HostedProvider(ABC):
             await self.close(provider_session_id)
         except ProviderError as error:
             _log.warning("provider %r: session %s may still run: %s", self.name, provider_session_id, error)
+
+
+def checked_id(provider: str, session_id: str) -> str:
+    """Return an id that is safe in a path; nothing else was ever given out."""
+    if not re.fullmatch(r"[\w-]{1,128}", session_id, re.ASCII):
+        raise ProviderRequestError(provider, f"{session_id!r} is no session id")
+    return session_id
+
+
+def moment(text: object) -> datetime | None:
+    """Read RFC 3339; None for what is absent or odd: no session is lost for a time."""
+    try:
+        read = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return read if read is not None and read.tzinfo is not None else None

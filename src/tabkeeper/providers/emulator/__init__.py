@@ -15,8 +15,9 @@ from tabkeeper.providers.emulator.core import Bill, Emulator, Limits
 from tabkeeper.providers.emulator.faults import Deed, Fault
 from tabkeeper.providers.emulator.server import serving
 from tabkeeper.providers.emulator.sessions import EmulatedSession, Phase
+from tabkeeper.providers.emulator.steel import SteelEmulator
 
-KINDS: dict[str, type[Emulator]] = {"browserbase": BrowserbaseEmulator}
+KINDS: dict[str, type[Emulator]] = {"browserbase": BrowserbaseEmulator, "steel": SteelEmulator}
 """What can be emulated, by the provider's kind in the configuration."""
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "Fault",
     "Limits",
     "Phase",
+    "SteelEmulator",
     "serving",
 ]

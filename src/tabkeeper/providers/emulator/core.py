@@ -85,7 +85,7 @@ class Emulator(ABC):
         browser: settings of the local browsers behind it.
     """
 
-    kind: ClassVar[Literal["browserbase"]]
+    kind: ClassVar[Literal["browserbase", "steel"]]
     strangers: ClassVar[int] = 401
     """Status with which a connection without a right to a session is refused."""
 
@@ -280,7 +280,9 @@ class Emulator(ABC):
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
-    def admit(self, request: Mapping[str, Any], *, seconds: float, keep_alive: bool) -> EmulatedSession:
+    def admit(
+        self, request: Mapping[str, Any], *, seconds: float, keep_alive: bool, session_id: str | None = None
+    ) -> EmulatedSession:
         """Create a session, within the account's limits.
 
         Raises:
@@ -307,6 +309,8 @@ class Emulator(ABC):
             connect_by=now + self.limits.connect_seconds,
             keep_alive=keep_alive,
         )
+        if session_id is not None:
+            session.id = session_id
         self.sessions[session.id] = session
         self._ended[session.id] = asyncio.Event()
         self._advance()
