@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,36 @@ def test_a_refused_creation_refuses_its_request_and_not_the_whole_queue() -> Non
             # Two sessions are paid for; the third creation was refused, and after 5 s one more was tried.
             assert ends.count("served") >= 26
             assert 1 <= ends.count("refused") <= 4
+
+    run_virtual(story)
+
+
+def test_the_hold_covers_the_least_life_a_provider_gives_and_no_more_than_the_longest() -> None:
+    async def story(clock: VirtualClock) -> None:
+        for limits, expected in [({"min_seconds": 600.0}, 600), ({"max_seconds": 90.0}, 90), ({}, 120)]:
+            async with world(clock, session_ttl="60s", lease_timeout="50s", rates={"per_hour": "3.60"}) as w:
+                w.provider.capabilities = replace(w.provider.capabilities, **limits)
+                async with w.pool.get_session("web") as lease:
+                    with w.pool._ledger.reader.connect() as db:
+                        held = db.execute(text("SELECT amount_n FROM hold")).scalar_one()
+                    assert held == expected * 1_000_000
+                    assert (lease.deadline - clock.now()).total_seconds() <= 50
+
+    run_virtual(story)
+
+
+def test_a_cap_too_small_for_the_providers_least_life_is_refused_and_buys_nothing() -> None:
+    async def story(clock: VirtualClock) -> None:
+        async with world(
+            clock, rates={"per_hour": "3.60"}, platforms={"web": {"max_session_cost": "0.03"}}
+        ) as w:
+            w.provider.capabilities = replace(w.provider.capabilities, min_seconds=60.0)
+            with pytest.raises(
+                SessionCreationError, match=r"at least 60 s.*max_session_cost.*30 s; raise it"
+            ):
+                await w.pool.get_session("web", timeout=20)
+            assert w.provider.calls == []
+            assert await w.violations() == []
 
     run_virtual(story)
 

@@ -165,7 +165,7 @@ class Creation:
             platform=session.lane.platform,
             provider=session.provider,
             tenant=session.tenant,
-            max_seconds=longest_life(self._board.view, session.lane),
+            max_seconds=self._life_wanted(session),
             max_session_cost=platform.max_session_cost,
         )
         asking = asyncio.ensure_future(self._ledger.hold(ask))
@@ -191,12 +191,32 @@ class Creation:
                 self._refuse(request, error)
             return None
         running.hold = hold
+        least = self._providers[session.provider].capabilities.min_seconds
+        if hold.max_seconds < least:
+            # The provider would let it run, and bill it, past the money held for it.
+            await self._void(session, "its hold is too short for the provider")
+            self._sessions.running.pop(session.id, None)
+            short = ProviderRequestError(
+                session.provider,
+                f"its sessions live at least {least:g} s, and max_session_cost of platform "
+                f"{session.lane.platform!r} pays for {hold.max_seconds:g} s; raise it",
+            )
+            self._failed(session, short, wait=self._rules_of(session).retry_max, counts=True, lasting=True)
+            return None
         self._board.held(session, hold.max_seconds)
         if session.state is not State.CREATING:
             await self._void(session, "ended before it was created")
             self._gone(running)
             return None
         return hold
+
+    def _life_wanted(self, session: Session) -> float:
+        """Seconds to hold money for: the longest life the plan can give it, within what the provider allows."""
+        limits = self._providers[session.provider].capabilities
+        wanted = longest_life(self._board.view, session.lane)
+        if limits.max_seconds is not None:
+            wanted = min(wanted, limits.max_seconds)
+        return max(wanted, limits.min_seconds)
 
     def _over_budget(self, running: Running, error: BudgetExceededError) -> None:
         session = running.session
