@@ -188,6 +188,26 @@ def test_a_refused_max_cost_does_not_use_up_the_first_lease() -> None:
     run_virtual(story)
 
 
+def test_a_cap_of_no_traffic_means_that_none_of_it_is_the_providers() -> None:
+    async def story(clock: VirtualClock) -> None:
+        for max_gb, expected in [("0", 10_000_000), ("1", 10_000_000 + 500_000 * 8)]:
+            rates = {"per_session": "0.01", "per_gb": "8.00", "max_gb": max_gb}
+            async with world(clock, max_sessions=1, rates=rates) as w:
+                lease = await get(w)
+                meter = w.pool._sessions.running[lease.session_id].browser.meter
+                meter._data({"requestId": "1", "encodedDataLength": 500_000})
+                await lease.release()
+                assert lease.token[1] == 1
+                await w.pool.close_session(lease.session_id)
+                with w.pool._ledger.reader.connect() as db:
+                    assert db.execute(text("SELECT cost_n, close_reason FROM session")).one() == (
+                        expected,
+                        "closed by request",
+                    )
+
+    run_virtual(story)
+
+
 def test_drain_returns_when_the_last_lease_has_been_cleaned_up() -> None:
     async def story(clock: VirtualClock) -> None:
         async with world(clock) as w:

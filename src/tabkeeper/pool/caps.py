@@ -13,9 +13,18 @@ def most_bytes(card: RateCard) -> int | None:
     if traffic costs nothing.
     """
     traffic = card.component("proxy_bytes")
-    if traffic is None or traffic.cap_qty is None or not traffic.unit_price:
+    if traffic is None or not traffic.cap_qty or not traffic.unit_price:
         return None
     return traffic.cap_qty * 9 // 10
+
+
+def charged_bytes(card: RateCard, received: int) -> int:
+    """Return how much of what a session received the provider charges as traffic.
+
+    A cap of zero (``max_gb = "0"``) says that the session uses none of the provider's proxies: then it is nothing.
+    """
+    traffic = card.component("proxy_bytes")
+    return 0 if traffic is None or traffic.cap_qty == 0 else received
 
 
 def not_the_leases(card: RateCard, start_age: float, *, first: bool) -> Money:

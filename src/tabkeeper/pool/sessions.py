@@ -22,6 +22,7 @@ from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Hold, SessionUsage, StateChange
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.browser import Connections, SessionBrowser
+from tabkeeper.pool.caps import charged_bytes
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, Session, State
 from tabkeeper.providers.base import Provider, RemoteSession
@@ -120,9 +121,9 @@ class Sessions:
         seconds = self._clock.monotonic() - running.sent_at
         self.running.pop(session.id, None)
         self._board.closed(session)
-        usage = SessionUsage(
-            seconds=seconds, proxy_bytes=running.browser.meter.received if running.browser else 0
-        )
+        received = running.browser.meter.received if running.browser is not None else 0
+        assert running.hold is not None
+        usage = SessionUsage(seconds=seconds, proxy_bytes=charged_bytes(running.hold.card, received))
         try:
             await self._ledger.settle(
                 session.id, usage, reason=session.reason, state="lost" if old == "lost" else "closed"
