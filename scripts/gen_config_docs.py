@@ -12,7 +12,7 @@ TARGET = Path(__file__).parent.parent / "docs" / "configuration.md"
 INTRO = """\
 # Configuration
 
-<!-- Written by scripts/gen_config_docs.py from the models in src/tabkeeper/config.py. Do not edit; run `make docs`. -->
+<!-- Written by scripts/gen_config_docs.py from the models in src/tabkeeper/config/. Do not edit; run `make docs`. -->
 
 Tabkeeper reads one TOML file. `tabkeeper init` writes one with every key and its default; an empty file, or none,
 means the defaults below. Which file: `--config PATH`, else `$TABKEEPER_CONFIG`, else `./tabkeeper.toml` if it exists.

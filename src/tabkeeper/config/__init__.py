@@ -1,0 +1,55 @@
+"""What a user can set: the models of `tabkeeper.toml` and of `TABKEEPER_*` variables, with every default.
+
+Defaults live here and nowhere else. `values` are the kinds of values, `sections` and `provider` the models, `root` the
+whole, `reading` the way from a file to it; a mistake becomes one `ConfigError` that says what to write instead.
+"""
+
+from __future__ import annotations
+
+from tabkeeper.config.provider import ProviderSettings, RateSettings
+from tabkeeper.config.reading import load_config, parse_config
+from tabkeeper.config.root import PoolConfig
+from tabkeeper.config.sections import (
+    BudgetSettings,
+    LedgerSettings,
+    PlatformSettings,
+    PoolSettings,
+    ResourceKind,
+    TenantSettings,
+)
+from tabkeeper.config.values import (
+    AnyDuration,
+    Dollars,
+    Duration,
+    Name,
+    Price,
+    Settings,
+    Zone,
+    check_zone,
+    parse_duration,
+    show_duration,
+)
+
+__all__ = [
+    "AnyDuration",
+    "BudgetSettings",
+    "Dollars",
+    "Duration",
+    "LedgerSettings",
+    "Name",
+    "PlatformSettings",
+    "PoolConfig",
+    "PoolSettings",
+    "Price",
+    "ProviderSettings",
+    "RateSettings",
+    "ResourceKind",
+    "Settings",
+    "TenantSettings",
+    "Zone",
+    "check_zone",
+    "load_config",
+    "parse_config",
+    "parse_duration",
+    "show_duration",
+]

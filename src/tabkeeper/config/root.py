@@ -1,0 +1,55 @@
+"""The whole configuration, and the names in it that refer to one another."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from tabkeeper.config.provider import ProviderSettings
+from tabkeeper.config.sections import (
+    BudgetSettings,
+    LedgerSettings,
+    PlatformSettings,
+    PoolSettings,
+    TenantSettings,
+)
+from tabkeeper.config.values import Name, Settings, nearest
+
+
+class PoolConfig(Settings):
+    """Everything. Build it in Python, or read it with `load_config`.
+
+    >>> PoolConfig(platforms={"web": {}}).platforms["web"].providers
+    ('local',)
+    """
+
+    pool: PoolSettings = Field(default_factory=PoolSettings)
+    ledger: LedgerSettings = Field(default_factory=LedgerSettings)
+    budgets: tuple[BudgetSettings, ...] = ()
+    providers: dict[Name, ProviderSettings] = Field(
+        default_factory=lambda: {"local": ProviderSettings(kind="local")}, min_length=1
+    )
+    platforms: dict[Name, PlatformSettings] = Field(default_factory=dict)
+    tenants: dict[Name, TenantSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Self:
+        for name, platform in self.platforms.items():
+            for provider in platform.providers:
+                if provider not in self.providers:
+                    raise ValueError(
+                        f"platforms.{name}.providers: there is no provider {provider!r}"
+                        f"{nearest(provider, self.providers)}; known: {', '.join(self.providers)}"
+                    )
+        names = [budget.name for budget in self.budgets]
+        for i, budget in enumerate(self.budgets):
+            if names.count(budget.name) > 1:
+                raise ValueError(f"budgets.{i}.name: {budget.name!r} is used twice")
+            for scope, known in (("platform", self.platforms), ("provider", self.providers)):
+                value = getattr(budget, scope)
+                if value is not None and value not in known:
+                    raise ValueError(
+                        f"budgets.{i}.{scope}: there is no {scope} {value!r}{nearest(value, known)}"
+                    )
+        return self

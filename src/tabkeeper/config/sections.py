@@ -1,0 +1,155 @@
+"""What a user can set of the pool, the ledger, budgets, platforms and tenants: one model for each section."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tabkeeper.config.values import AnyDuration, Dollars, Duration, Name, Settings, Zone
+
+ResourceKind = Literal["image", "font", "media", "stylesheet", "trackers"]
+
+
+class PoolSettings(Settings):
+    """Limits and habits of the whole pool."""
+
+    max_sessions: int = Field(
+        10, ge=1, description="Sessions alive at once, those being created or closed included."
+    )
+    max_queued: int = Field(
+        1000, ge=1, description="Requests that may wait; the next one is refused at once."
+    )
+    queue_timeout: Duration = Field(
+        timedelta(seconds=30), description="How long a request waits if it does not say."
+    )
+    session_ttl: Duration = Field(
+        timedelta(minutes=10), description="A session older than this takes no new lease."
+    )
+    idle_timeout: Duration = Field(
+        timedelta(minutes=1), description="An idle session is closed after this time."
+    )
+    lease_timeout: Duration = Field(
+        timedelta(minutes=5), description="A lease not released by then is reclaimed and its session closed."
+    )
+    leak_after: Duration = Field(
+        timedelta(minutes=2),
+        description="A lease held this long is logged once, with the place that took it.",
+    )
+    aging: Duration = Field(
+        timedelta(seconds=10), description="A waiting request gains one step of priority in this time."
+    )
+    priorities: tuple[int, int] = Field(
+        (-100, 100), description="Lowest and highest priority a request may ask for."
+    )
+    eviction: Literal["lru"] = Field(
+        "lru", description="Which idle session makes room at a limit: the least recently used."
+    )
+    create_timeout: Duration = Field(
+        timedelta(seconds=60), description="A provider must have a session ready by then."
+    )
+    close_timeout: Duration = Field(
+        timedelta(seconds=10), description="A closing session keeps its slot for at most this time."
+    )
+    clean_timeout: Duration = Field(
+        timedelta(seconds=5),
+        description="Closing a lease's pages may take this long; then the session is closed.",
+    )
+    shutdown_grace: AnyDuration = Field(
+        timedelta(seconds=10), description="How long running leases may finish when the pool closes."
+    )
+    heartbeat: Duration = Field(
+        timedelta(seconds=10), description="How often this process says that it is alive."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.priorities
+        if low > high:
+            raise ValueError(f"priorities: the lowest comes first, so write [{high}, {low}]")
+        if self.heartbeat > timedelta(seconds=30):
+            raise ValueError("heartbeat: at most 30s; a process not heard of for 90s is taken for dead")
+        return self
+
+
+class LedgerSettings(Settings):
+    """Where costs are kept."""
+
+    url: str = Field(
+        "sqlite:///tabkeeper.db", description="SQLAlchemy URL: sqlite:///file or postgresql://user@host/db."
+    )
+    timezone: Zone = Field("UTC", description="Zone of the days and months in reports.")
+    auto_upgrade: bool = Field(
+        default=True,
+        description="Create or upgrade the schema at start; off: `tabkeeper db upgrade` does it.",
+    )
+
+
+class BudgetSettings(Settings):
+    """One budget. A session must fit into every budget that applies to it."""
+
+    name: Name = Field(description="Shown in reports and errors; a budget is known by it.")
+    limit: Dollars = Field(description='Dollars per period, as text: "5.00".')
+    period: Literal["day", "week", "month", "total"] = Field(
+        "day", description="Length of a window; weeks start on Monday."
+    )
+    timezone: Zone = Field("UTC", description="Zone whose midnight starts a window.")
+    mode: Literal["hard", "soft"] = Field(
+        "hard", description="hard refuses what would pass the limit; soft only counts."
+    )
+    thresholds: tuple[float, ...] = Field(
+        (0.5, 0.8, 1.0), description="Shares of the limit at which an alert is written, once per window."
+    )
+    on_exceed: Literal["deny", "wait", "fallback"] = Field(
+        "deny",
+        description="deny: clear error; wait: until money is free or the next window; fallback: free providers.",
+    )
+    platform: str | None = Field(None, description="Count only this platform.")
+    provider: str | None = Field(None, description="Count only this provider.")
+    tenant: str | None = Field(None, description="Count only this tenant; it then gets sessions of its own.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.limit.nanos == 0 and self.mode == "hard":
+            raise ValueError(
+                "limit: a hard budget of zero refuses everything; set a limit or remove the budget"
+            )
+        scopes = [s for s in (self.platform, self.provider, self.tenant) if s is not None]
+        if len(scopes) > 1:
+            raise ValueError("set at most one of platform, provider, tenant")
+        if any(not 0 < t <= 10 for t in self.thresholds):
+            raise ValueError("thresholds are shares of the limit, such as 0.8")
+        return self
+
+
+class PlatformSettings(Settings):
+    """A named kind of work with limits of its own. Unset values are taken from the pool."""
+
+    providers: tuple[str, ...] = Field(
+        ("local",), min_length=1, description="Providers, in order of preference."
+    )
+    routing: Literal["ordered"] = Field("ordered", description="How a provider is chosen.")
+    max_sessions: int | None = Field(None, ge=1, description="Sessions at once for this platform.")
+    session_ttl: Duration | None = Field(None, description="As pool.session_ttl.")
+    idle_timeout: Duration | None = Field(None, description="As pool.idle_timeout.")
+    lease_timeout: Duration | None = Field(None, description="As pool.lease_timeout.")
+    queue_timeout: Duration | None = Field(None, description="As pool.queue_timeout.")
+    use_timeout: Duration = Field(timedelta(seconds=60), description="Longest time of one `use()` operation.")
+    max_uses: int | None = Field(None, ge=1, description="Leases a session serves before it is closed.")
+    block: tuple[ResourceKind, ...] = Field((), description="What pages must not load.")
+    create_attempts: int = Field(
+        3, ge=1, description="Failed creations a request survives before it gets the error."
+    )
+    retry_base: Duration = Field(
+        timedelta(milliseconds=500), description="First pause after a failed creation; doubles."
+    )
+    retry_max: Duration = Field(timedelta(seconds=30), description="Longest pause after failed creations.")
+    max_session_cost: Dollars | None = Field(None, description="A session is closed before it costs more.")
+
+
+class TenantSettings(Settings):
+    """Who is charged."""
+
+    max_sessions: int | None = Field(None, ge=1, description="Leases of this tenant at once.")
+    weight: int = Field(1, ge=1, description="Share among tenants of one priority.")
