@@ -25,6 +25,7 @@ from tabkeeper.errors import (
     ProviderUnavailableError,
 )
 from tabkeeper.providers.http import ATTEMPTS, Api, Refusal
+from tabkeeper.providers.redact import redact
 
 KEY = "bb_live_s3cret/+"
 
@@ -83,6 +84,35 @@ async def test_the_key_is_sent_and_a_body_only_where_there_is_one():
 
 async def test_an_empty_answer_is_none():
     assert await Far(httpx.Response(204)).api().repeat("DELETE", "/x") is None
+
+
+async def test_headers_can_be_had_with_the_answer():
+    body, headers = (
+        await Far(httpx.Response(200, json=[1], headers={"X-Next": "7"}))
+        .api()
+        .repeat_for_headers("GET", "/x")
+    )
+    assert (body, headers["x-next"]) == ([1], "7")
+
+
+async def test_the_words_of_several_complaints_are_joined_and_a_bearer_key_shows_in_none():
+    body = {"detail": [{"loc": ["body", "timeout"], "msg": "too long"}, {"msg": "for s3cret"}]}
+    api = Far(httpx.Response(422, json=body)).api()
+    with pytest.raises(ProviderRequestError, match="too long; for s3cret"):
+        await api.repeat("GET", "/x")
+    bearer = Api(
+        "bb",
+        "https://api.example",
+        headers={"authorization": SecretStr("Bearer s3cret")},
+        transport=httpx.MockTransport(Far(httpx.Response(422, json=body))),
+    )
+    with pytest.raises(ProviderRequestError, match="too long; for …"):
+        await bearer.repeat("GET", "/x")
+
+
+def test_a_host_that_is_a_key_is_not_shown():
+    shown = redact("https://0e8b9d08-28ad-4104-860b-bf7d9be7f898.cdp2.example/x")
+    assert shown == "https://….cdp2.example/…"
 
 
 MEANINGS = {

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from tabkeeper.money import Money
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
@@ -78,6 +80,8 @@ class ProviderUsage:
     proxy_bytes: int | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    cost: Money | None = None
+    """What it says that it billed for time and traffic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,10 @@ class HostedProvider(ABC):
             raise ConfigError(f"providers.{name}.api_key: a {settings.kind} provider needs one")
         if taken := sorted(self.reserved & settings.options.keys()):
             raise ConfigError(f"providers.{name}.options.{taken[0]}: tabkeeper sets this itself; remove it")
+        if settings.region is not None and not self.capabilities.regions:
+            raise ConfigError(
+                f"providers.{name}.region: {settings.kind} offers no choice of regions; remove it"
+            )
         if settings.region is not None and self.regions and settings.region not in self.regions:
             raise ConfigError(f"providers.{name}.region: must be one of {', '.join(self.regions)}")
         self.name = name

@@ -108,7 +108,9 @@ class Api:
         self._times = httpx.Timeout(seconds, connect=10.0, pool=seconds)
         self._create_times = httpx.Timeout(create_seconds, connect=10.0, pool=seconds)
         headers, query = headers or {}, query or {}
-        self._secrets = [s.get_secret_value() for s in (*headers.values(), *query.values())]
+        values = [s.get_secret_value() for s in (*headers.values(), *query.values())]
+        # An error may quote the key alone, without the scheme before it.
+        self._secrets = [*values, *(v.removeprefix("Bearer ") for v in values if v.startswith("Bearer "))]
         self._client = httpx.AsyncClient(
             base_url=base_url,
             transport=_Signing(transport or _transport(base_url), headers, query),
@@ -125,7 +127,7 @@ class Api:
             OutcomeUnknownError: it may have taken effect.
             ProviderError: it has not.
         """
-        return await self._send(method, path, None, body, once=True)
+        return (await self._send(method, path, None, body, once=True))[0]
 
     async def repeat(
         self,
@@ -136,6 +138,21 @@ class Api:
         body: Mapping[str, Any] | None = None,
     ) -> Any:
         """Send a request that may be sent twice, again if need be, and return the JSON of the answer.
+
+        Raises:
+            ProviderError: the last attempt's.
+        """
+        return (await self.repeat_for_headers(method, path, query=query, body=body))[0]
+
+    async def repeat_for_headers(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> tuple[Any, Mapping[str, str]]:
+        """As `repeat`, with the answer's headers: some tell there where a list goes on.
 
         Raises:
             ProviderError: the last attempt's.
@@ -167,7 +184,7 @@ class Api:
         body: Mapping[str, Any] | None,
         *,
         once: bool,
-    ) -> Any:
+    ) -> tuple[Any, Mapping[str, str]]:
         what = f"{method} {path} at {self._shown}"
         times = self._create_times if once else self._times
         try:
@@ -183,9 +200,9 @@ class Api:
         if not answer.is_success:
             raise self._refusal(answer, what, once=once)
         if not answer.content:
-            return None
+            return None, answer.headers
         try:
-            return answer.json()
+            return answer.json(), answer.headers
         except ValueError:
             raise self._no_answer(f"{what} was answered with something else than JSON", once=once) from None
 
@@ -264,14 +281,16 @@ def _passes(error: BaseException) -> bool:
 
 
 def _words(body: Any) -> str:
-    """Return what a person should read of an error's JSON: most APIs say ``message``, some nest it in ``error``."""
+    """Return what a person should read of an error's JSON: most APIs say ``message``, some nest or list it."""
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_words, body)))
     if not isinstance(body, dict):
         return ""
-    for key in ("message", "error", "detail"):
+    for key in ("message", "error", "detail", "msg"):
         found = body.get(key)
         if isinstance(found, str) and found:
             return found
-        if isinstance(found, dict) and (nested := _words(found)):
+        if isinstance(found, dict | list) and (nested := _words(found)):
             return nested
     return ""
 

@@ -146,6 +146,14 @@ class Emulator(ABC):
     def too_fast(self, seconds: float) -> Refused:
         """Say that sessions are created too fast; one more is admitted in `seconds`."""
 
+    def no_money(self) -> Refused:
+        """Say that the account may spend no more."""
+        return self.refusal(Fault(on="create", do="status", status=402))
+
+    def billed_seconds(self, session: EmulatedSession) -> float:
+        """Return how much of a session's life is billed; up to now, if it runs."""
+        return self._lasted(session)
+
     # -- for tests -----------------------------------------------------------------------------------------------
 
     def misbehave(self, on: Verb, do: Deed, **more: Any) -> Fault:
@@ -182,7 +190,7 @@ class Emulator(ABC):
     def bill(self) -> Bill:
         """Add up what the account would be billed."""
         self._advance()
-        lengths = [self._lasted(one) for one in self.sessions.values()]
+        lengths = [self.billed_seconds(one) for one in self.sessions.values()]
         return Bill(
             sessions=len(lengths),
             seconds=sum(lengths),
@@ -281,9 +289,24 @@ class Emulator(ABC):
     # -- sessions ------------------------------------------------------------------------------------------------
 
     def admit(
-        self, request: Mapping[str, Any], *, seconds: float, keep_alive: bool, session_id: str | None = None
+        self,
+        request: Mapping[str, Any],
+        *,
+        seconds: float,
+        keep_alive: bool,
+        session_id: str | None = None,
+        connect_seconds: float | None = None,
+        idle: bool = False,
     ) -> EmulatedSession:
         """Create a session, within the account's limits.
+
+        Args:
+            request: what was asked for.
+            seconds: after which it ends; with `idle`, that it may be without a connection.
+            keep_alive: it outlives its connection.
+            session_id: chosen by the client.
+            connect_seconds: in which somebody must connect, if not as in the limits.
+            idle: see `seconds`.
 
         Raises:
             Refused: they are reached, or the money is out.
@@ -292,7 +315,7 @@ class Emulator(ABC):
         while self._created and self._created[0] <= now - 60:
             self._created.popleft()
         if self.out_of_money:
-            raise self.refusal(Fault(on="create", do="status", status=402))
+            raise self.no_money()
         if len(self.running) >= self.limits.concurrent:
             raise self.too_many(len(self.running))
         if len(self._created) >= self.limits.creates_per_minute:
@@ -306,8 +329,9 @@ class Emulator(ABC):
             began=now,
             seconds=seconds,
             ready_at=now + self.limits.boot_seconds,
-            connect_by=now + self.limits.connect_seconds,
+            connect_by=now + (self.limits.connect_seconds if connect_seconds is None else connect_seconds),
             keep_alive=keep_alive,
+            idle=idle,
         )
         if session_id is not None:
             session.id = session_id
@@ -429,10 +453,13 @@ class Emulator(ABC):
             return
         session.connected = True
         session.connections += 1
+        spell = [self._clock.monotonic(), math.inf]
+        session.spells.append(spell)
         try:
             await relay(websocket, target, self._ended[session.id])
         finally:
             session.connections -= 1
+            spell[1] = self._clock.monotonic()
             if not session.connections and not session.keep_alive and not session.haunted:
                 self.end(session, Phase.COMPLETED, "disconnected")
 

@@ -38,7 +38,7 @@ class EmulatedSession:
     updated_at: datetime
     began: Instant
     seconds: float
-    """After this long the provider ends it."""
+    """After this long the provider ends it; with `idle`, after this long without a connection."""
     ready_at: Instant
     connect_by: Instant
     """Without a connection by then the provider ends it."""
@@ -54,6 +54,9 @@ class EmulatedSession:
     connections: int = 0
     connected: bool = False
     """Whether anybody ever connected."""
+    idle: bool = False
+    spells: list[list[Instant]] = field(default_factory=list)
+    """Begin and end of every connection; one that lasts ends at infinity."""
     proxy_bytes: int = 0
     haunted: bool = False
     """The browser is gone, but the provider has not noticed."""
@@ -61,7 +64,8 @@ class EmulatedSession:
     @property
     def expires(self) -> Instant:
         """When the provider ends it."""
-        return self.began + self.seconds
+        alone = max((end for _, end in self.spells), default=self.began) if self.idle else self.began
+        return alone + self.seconds
 
     def next_change(self) -> Instant:
         """Return the next instant at which time alone changes it."""
