@@ -13,6 +13,7 @@ from playwright.async_api import async_playwright
 
 from tabkeeper.errors import ProviderNotFoundError, ProviderRequestError, ProviderUnavailableError
 from tabkeeper.providers.base import Leftover
+from tabkeeper.providers.cdp import CdpProvider
 
 pytestmark = pytest.mark.browser
 
@@ -75,7 +76,7 @@ async def test_a_closed_provider_creates_nothing(provider, tools):
 
 
 async def test_leftovers_of_dead_owners_are_ended_and_nothing_else(provider, tools):
-    if provider.capabilities.host_bound or not provider.capabilities.own_timeout:
+    if provider.capabilities.host_bound or isinstance(provider, CdpProvider):
         pytest.skip("its sessions end with their owner")
     made = {name: await provider.create(tools.spec(name)) for name in ("s1", "s2", "s3")}
     known, by_label = made["s1"].provider_session_id, None
@@ -164,7 +165,6 @@ async def test_a_session_per_process_has_a_process_of_its_own(state_dir, losses,
 
 async def test_a_browser_of_another_run_answers_cdp_with_its_address_rewritten(remote_browser, tools):
     from tabkeeper.config import ProviderSettings
-    from tabkeeper.providers.cdp import CdpProvider
 
     url = remote_browser.replace("127.0.0.1", "localhost") + "/?token=s3cret"
     provider = CdpProvider("far", ProviderSettings(kind="cdp", url=url))

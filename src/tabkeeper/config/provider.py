@@ -31,6 +31,7 @@ class RateSettings(Settings):
 
 KEY_VARIABLES = {
     "browserbase": "BROWSERBASE_API_KEY",
+    "kernel": "KERNEL_API_KEY",
     "steel": "STEEL_API_KEY",
 }
 """Hosted kinds, and the variable in which their users keep the key."""
@@ -45,6 +46,7 @@ class ProviderSettings(Settings):
         "local",
         "cdp",
         "browserbase",
+        "kernel",
         "steel",
     ] = Field(description="Which adapter to use.")
     max_sessions: int | None = Field(None, ge=1, description="Sessions at once at this provider.")
@@ -70,7 +72,7 @@ class ProviderSettings(Settings):
     args: tuple[str, ...] = Field((), description="local: more command line flags for the browser.")
     api_key: SecretStr | None = Field(None, description="hosted: the account's key.")
     project_id: str | None = Field(
-        None, description="browserbase, steel: the project; the key's own project if unset."
+        None, description="browserbase, kernel, steel: the project; the key's own project if unset."
     )
     base_url: str | None = Field(
         None, description="hosted: address of the API, such as an emulator's; the service's own if unset."

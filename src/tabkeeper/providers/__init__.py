@@ -31,6 +31,10 @@ def make_provider(name: str, settings: ProviderSettings) -> Provider:
             from tabkeeper.providers.browserbase import BrowserbaseProvider
 
             return BrowserbaseProvider(name, settings)
+        case "kernel":
+            from tabkeeper.providers.kernel import KernelProvider
+
+            return KernelProvider(name, settings)
         case "steel":
             from tabkeeper.providers.steel import SteelProvider
 

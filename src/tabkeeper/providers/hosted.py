@@ -360,6 +360,17 @@ class HostedProvider(ABC):
             _log.warning("provider %r: session %s could not be ended: %s", self.name, spec.session_id, error)
         self._labels.discard(spec.session_id)
 
+    async def _usable(self, made: RemoteSession) -> RemoteSession:
+        """Return a new session if it runs and can be connected to; else end it and say so."""
+        if made.running and made.connect_url:
+            return made
+        one = made.provider_session_id
+        try:
+            await self.close(one)
+        except ProviderError as error:
+            raise OutcomeUnknownError(self.name, f"session {one} may still run: {error}") from error
+        raise ProviderUnavailableError(self.name, f"session {one} ended at once or has no address")
+
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)

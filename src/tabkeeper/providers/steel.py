@@ -64,13 +64,7 @@ class SteelProvider(HostedProvider):
             made = self._read(answer)
         except ProviderError as error:
             raise OutcomeUnknownError(self.name, "a session was created, but the answer is odd") from error
-        if made.running and made.connect_url:
-            return made
-        try:
-            await self.close(made.provider_session_id)
-        except ProviderError as error:
-            raise OutcomeUnknownError(self.name, f"session {session_id} may still run: {error}") from error
-        raise ProviderUnavailableError(self.name, f"session {session_id} ended at once or has no address")
+        return await self._usable(made)
 
     def _body(self, spec: SessionSpec, session_id: str) -> dict[str, Any]:
         settings = self._settings

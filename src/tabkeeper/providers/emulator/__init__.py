@@ -13,11 +13,16 @@ from __future__ import annotations
 from tabkeeper.providers.emulator.browserbase import BrowserbaseEmulator
 from tabkeeper.providers.emulator.core import Bill, Emulator, Limits
 from tabkeeper.providers.emulator.faults import Deed, Fault
+from tabkeeper.providers.emulator.kernel import KernelEmulator
 from tabkeeper.providers.emulator.server import serving
 from tabkeeper.providers.emulator.sessions import EmulatedSession, Phase
 from tabkeeper.providers.emulator.steel import SteelEmulator
 
-KINDS: dict[str, type[Emulator]] = {"browserbase": BrowserbaseEmulator, "steel": SteelEmulator}
+KINDS: dict[str, type[Emulator]] = {
+    "browserbase": BrowserbaseEmulator,
+    "kernel": KernelEmulator,
+    "steel": SteelEmulator,
+}
 """What can be emulated, by the provider's kind in the configuration."""
 
 __all__ = [
@@ -28,6 +33,7 @@ __all__ = [
     "EmulatedSession",
     "Emulator",
     "Fault",
+    "KernelEmulator",
     "Limits",
     "Phase",
     "SteelEmulator",

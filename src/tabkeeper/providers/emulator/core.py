@@ -85,7 +85,13 @@ class Emulator(ABC):
         browser: settings of the local browsers behind it.
     """
 
-    kind: ClassVar[Literal["browserbase", "steel"]]
+    kind: ClassVar[
+        Literal[
+            "browserbase",
+            "kernel",
+            "steel",
+        ]
+    ]
     strangers: ClassVar[int] = 401
     """Status with which a connection without a right to a session is refused."""
 
