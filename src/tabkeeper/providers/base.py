@@ -29,6 +29,8 @@ class Capabilities:
     """The shortest time after which the provider itself ends a session."""
     max_seconds: float | None = None
     """The longest; None if it sets no limit."""
+    step_seconds: float = 0.0
+    """Its timeouts are whole multiples of this, such as minutes; 0 if any will do."""
     live_view: bool = False
     """A person can watch a session at an address that the adapter tells."""
     regions: bool = False

@@ -303,11 +303,20 @@ class HostedProvider(ABC):
         label = session.label or (known.label if known else None)
         over_at = known.over_at if known else float("inf")
         if max_seconds is not None:
-            over_at = self._clock.monotonic() + max(max_seconds, self.capabilities.min_seconds)
+            over_at = self._clock.monotonic() + self._life(max_seconds)
         self._known[session.provider_session_id] = _Known(label, over_at)
         if label is not None:
             self._labels.add(label)
         return session
+
+    def _life(self, max_seconds: float) -> float:
+        """Return the timeout to ask for: no longer than is paid for, and such as the provider takes."""
+        can = self.capabilities
+        if can.step_seconds:
+            max_seconds -= max_seconds % can.step_seconds
+        if can.max_seconds is not None:
+            max_seconds = min(max_seconds, can.max_seconds)
+        return max(max_seconds, can.min_seconds)
 
     def _over(self, provider_session_id: str, reason: str) -> None:
         """Tell once of a session that was thought to run."""

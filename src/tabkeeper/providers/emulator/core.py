@@ -303,6 +303,7 @@ class Emulator(ABC):
         session_id: str | None = None,
         connect_seconds: float | None = None,
         idle: bool = False,
+        idle_seconds: float = math.inf,
     ) -> EmulatedSession:
         """Create a session, within the account's limits.
 
@@ -313,6 +314,7 @@ class Emulator(ABC):
             session_id: chosen by the client.
             connect_seconds: in which somebody must connect, if not as in the limits.
             idle: see `seconds`.
+            idle_seconds: beside `seconds`, that it may be without a connection.
 
         Raises:
             Refused: they are reached, or the money is out.
@@ -338,6 +340,7 @@ class Emulator(ABC):
             connect_by=now + (self.limits.connect_seconds if connect_seconds is None else connect_seconds),
             keep_alive=keep_alive,
             idle=idle,
+            idle_seconds=idle_seconds,
         )
         if session_id is not None:
             session.id = session_id
@@ -399,6 +402,8 @@ class Emulator(ABC):
                 session.phase = Phase.RUNNING
             if session.expires <= now:
                 self.end(session, Phase.TIMED_OUT, "timeout", at=session.expires)
+            elif session.forsaken <= now:
+                self.end(session, Phase.TIMED_OUT, "idle", at=session.forsaken)
             elif not session.connected and session.connect_by <= now:
                 self.end(session, Phase.TIMED_OUT, "nobody connected", at=session.connect_by)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ class EmulatedSession:
     connected: bool = False
     """Whether anybody ever connected."""
     idle: bool = False
+    idle_seconds: float = math.inf
+    """Beside `seconds`: after this long without a connection the provider ends it, too."""
     spells: list[list[Instant]] = field(default_factory=list)
     """Begin and end of every connection; one that lasts ends at infinity."""
     proxy_bytes: int = 0
@@ -67,11 +70,16 @@ class EmulatedSession:
         alone = max((end for _, end in self.spells), default=self.began) if self.idle else self.began
         return alone + self.seconds
 
+    @property
+    def forsaken(self) -> Instant:
+        """When the provider ends it because nobody is connected."""
+        return max((end for _, end in self.spells), default=self.began) + self.idle_seconds
+
     def next_change(self) -> Instant:
         """Return the next instant at which time alone changes it."""
         if self.phase.over:
             return float("inf")
-        due = [self.expires]
+        due = [self.expires, self.forsaken]
         if self.phase is Phase.PENDING:
             due.append(self.ready_at)
         if not self.connected:
