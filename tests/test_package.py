@@ -36,7 +36,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "LeaseRequest", "LedgerError", "LedgerSettings", "LedgerUnavailableError", "Money",
         "PlatformSettings", "PoolClosedError", "PoolConfig", "PoolError", "PoolSettings",
         "PoolStats", "ProviderError", "ProviderSettings", "QueueFullError", "QueueTimeoutError",
-        "RateSettings", "SessionCreationError", "SessionPool", "SessionTimeoutError",
+        "RateSettings", "SecuritySettings", "SessionCreationError", "SessionPool", "SessionTimeoutError",
         "TabkeeperError", "TenantSettings", "load_config",
     ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from tabkeeper.config import (
     PoolSettings,
     ProviderSettings,
     RateSettings,
+    SecuritySettings,
     TenantSettings,
     load_config,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "QueueFullError",
     "QueueTimeoutError",
     "RateSettings",
+    "SecuritySettings",
     "SessionCreationError",
     "SessionPool",
     "SessionTimeoutError",

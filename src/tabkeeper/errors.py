@@ -2,6 +2,7 @@
 
     TabkeeperError
     ├── ConfigError                  the configuration is wrong; exit code 2
+    ├── SealedError                  a stored secret cannot be opened with the keys at hand
     ├── PoolError
     │   ├── QueueTimeoutError        waited too long for a session
     │   ├── QueueFullError           too many are waiting already
@@ -37,6 +38,10 @@ class TabkeeperError(Exception):
 
 class ConfigError(TabkeeperError):
     """The configuration cannot be used; the message names the key and what to write instead."""
+
+
+class SealedError(TabkeeperError):
+    """What is stored encrypted was stored with another key, or changed since."""
 
 
 class PoolError(TabkeeperError):

@@ -25,6 +25,7 @@ from tabkeeper.config import (
     PoolSettings,
     ProviderSettings,
     RateSettings,
+    SecuritySettings,
     Settings,
     TenantSettings,
     Zone,
@@ -72,6 +73,7 @@ def sections() -> tuple[Section, ...]:
     return (
         _section("[pool]", PoolSettings),
         _section("[ledger]", LedgerSettings),
+        _section("[security]", SecuritySettings),
         _section("[[budgets]]", BudgetSettings),
         _section("[providers.NAME]", ProviderSettings),
         _section("[providers.NAME.rates]", RateSettings),

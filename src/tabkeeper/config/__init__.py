@@ -15,6 +15,7 @@ from tabkeeper.config.sections import (
     PlatformSettings,
     PoolSettings,
     ResourceKind,
+    SecuritySettings,
     TenantSettings,
 )
 from tabkeeper.config.values import (
@@ -44,6 +45,7 @@ __all__ = [
     "ProviderSettings",
     "RateSettings",
     "ResourceKind",
+    "SecuritySettings",
     "Settings",
     "TenantSettings",
     "Zone",

@@ -12,6 +12,7 @@ from tabkeeper.config.sections import (
     LedgerSettings,
     PlatformSettings,
     PoolSettings,
+    SecuritySettings,
     TenantSettings,
 )
 from tabkeeper.config.values import Name, Settings, nearest
@@ -26,6 +27,7 @@ class PoolConfig(Settings):
 
     pool: PoolSettings = Field(default_factory=PoolSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)
+    security: SecuritySettings = Field(default_factory=SecuritySettings)
     budgets: tuple[BudgetSettings, ...] = ()
     providers: dict[Name, ProviderSettings] = Field(
         default_factory=lambda: {"local": ProviderSettings(kind="local")}, min_length=1

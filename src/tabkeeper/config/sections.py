@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from tabkeeper.config.values import AnyDuration, Dollars, Duration, Name, Settings, Zone
 
@@ -83,6 +83,21 @@ class LedgerSettings(Settings):
     auto_upgrade: bool = Field(
         default=True,
         description="Create or upgrade the schema at start; off: `tabkeeper db upgrade` does it.",
+    )
+
+
+class SecuritySettings(Settings):
+    """Keys for what is stored. Write them by reference, never into the file itself."""
+
+    keys: tuple[SecretStr, ...] = Field(
+        (),
+        description='For encryption at rest, such as ["env:TABKEEPER_KEY"]: the first encrypts, all decrypt. Without '
+        "one, nothing secret is stored.",
+    )
+    identity_key: SecretStr | None = Field(
+        None,
+        description='For the hashes by which identities are known, such as "env:TABKEEPER_IDENTITY_KEY". Without it '
+        "each pool makes its own at start.",
     )
 
 

@@ -109,8 +109,10 @@ def activate(tx: Transaction, op: Payload) -> None:
     """Note the provider's id of a session that now runs."""
     tx.run(
         "UPDATE session SET provider_session_id = :provider_session_id, pid = :pid, pid_started_at = :pid_started_at, "
-        "active_at = :at, state = CASE WHEN state = 'creating' THEN 'active' ELSE state END "
+        "active_at = :at, connect_sealed = :connect_sealed, "
+        "state = CASE WHEN state = 'creating' THEN 'active' ELSE state END "
         "WHERE id = :session_id AND ended_at IS NULL",
+        connect_sealed=op.get("connect_sealed"),  # a spool of an earlier version has none
         **{k: op[k] for k in ("provider_session_id", "pid", "pid_started_at", "at", "session_id")},
     )
 
@@ -145,7 +147,8 @@ def void(tx: Transaction, op: Payload) -> None:
     _postings(tx, entry_id, windows, d_held=-found.amount_n)
     tx.run("UPDATE hold SET state = 'voided', resolved_at = :at WHERE session_id = :s", at=at, s=session_id)
     tx.run(
-        "UPDATE session SET state = 'void', ended_at = :at, close_reason = :reason WHERE id = :s",
+        "UPDATE session SET state = 'void', ended_at = :at, close_reason = :reason, connect_sealed = NULL "
+        "WHERE id = :s",
         at=at,
         reason=op["reason"],
         s=session_id,

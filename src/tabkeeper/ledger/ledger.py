@@ -220,14 +220,19 @@ class Ledger:
         provider_session_id: str,
         pid: int | None = None,
         pid_started: float | None = None,
+        connect_sealed: str | None = None,
     ) -> None:
-        """Note that a held session now runs, under which id of the provider's and in which process."""
+        """Note that a held session now runs, under which id of the provider's and in which process.
+
+        `connect_sealed` is where it is reached, sealed by a `Vault`: never in clear. It is forgotten at the end.
+        """
         operation = {
             "op": "activate",
             "session_id": session_id,
             "provider_session_id": provider_session_id,
             "pid": pid,
             "pid_started_at": None if pid_started is None else length_us(pid_started),
+            "connect_sealed": connect_sealed,
             "at": self._now(),
         }
         await self._writer.do(operation, keep=True)
@@ -368,6 +373,18 @@ class Ledger:
     async def released(self, session_id: str) -> None:
         """Note that the provider has confirmed the end after all."""
         await self._writer.do({"op": "released", "session_id": session_id, "at": self._now()}, keep=True)
+
+    async def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in one transaction of its own, after all that was asked before, and return what it returns.
+
+        For rooms with tables of their own in the same database. `work` runs on the writer's thread and may be
+        repeated if the database asks for it.
+
+        Raises:
+            LedgerUnavailableError: the database is away; nothing was written.
+        """
+        outcome: T = await self._writer.call(work)
+        return outcome
 
     # -- inside ------------------------------------------------------------------------------------------
 

@@ -257,6 +257,10 @@ class SessionRow(Table, table=True):
     quality: str | None = _maybe()
     bytes: int = _number()
     rate_card_id: int | None = Field(default=None, sa_type=BigInteger, foreign_key="rate_card.id")
+    connect_sealed: str | None = _maybe()
+    """Where it is reached, sealed by the vault; None without keys, and once it is over."""
+    identity: str | None = _maybe()
+    """Keyed hash of whose account is logged in; None if it is nobody's."""
 
 
 class SessionEventRow(Table, table=True):
@@ -495,3 +499,46 @@ class ReleaseOutboxRow(Table, table=True):
     next_at: int = _number()
     last_error: str | None = _maybe()
     confirmed_at: int | None = _instant(optional=True)
+
+
+class ProfileRow(Table, table=True):
+    """Saved browser state of a site behind a proxy, for one tenant; at most one of a kind is not retired."""
+
+    __tablename__: ClassVar[Any] = "profile"
+    __table_args__: ClassVar[Any] = (
+        Index(
+            "uq_profile_live",
+            "tenant",
+            "site",
+            "proxy",
+            unique=True,
+            sqlite_where=text("retired_at IS NULL"),
+            postgresql_where=text("retired_at IS NULL"),
+        ),
+        CheckConstraint("retired_at IS NULL OR sealed IS NULL", name="retired"),
+    )
+    id: str = _key()
+    tenant: str = _text()
+    site: str = _text()
+    proxy: str = _text("")
+    created_at: int = _instant()
+    saved_at: int = _instant()
+    succeeded_at: int | None = _instant(optional=True)
+    failures: int = _number()
+    """In a row."""
+    uses: int = _number()
+    retired_at: int | None = _instant(optional=True)
+    retired_why: str = _text("")
+    sealed: str | None = _maybe()
+    """Cookies, storage, user agent, viewport: JSON sealed by the vault; forgotten when it is retired."""
+
+
+class ProfileWriterRow(Table, table=True):
+    """Which lease may write a profile, and until when."""
+
+    __tablename__: ClassVar[Any] = "profile_writer"
+    tenant: str = _key()
+    site: str = _key()
+    proxy: str = _key()
+    holder: str = _text()
+    expires_at: int = _instant()

@@ -67,9 +67,9 @@ class Bill:
                 [{"cost_n": s.nanos, "id": le.id} for le, s in zip(self.leases, self.shares, strict=True)],
             )
         tx.run(
-            "UPDATE session SET state = :state, ended_at = :at, close_reason = :reason, uses = :uses, "
-            "failures = :failures, cost_n = :cost, idle_n = :idle, rounding_n = :rounding, seconds_us = :us, "
-            "quality = :quality, bytes = :bytes WHERE id = :id",
+            "UPDATE session SET state = :state, ended_at = :at, close_reason = :reason, connect_sealed = NULL, "
+            "uses = :uses, failures = :failures, cost_n = :cost, idle_n = :idle, "
+            "rounding_n = :rounding, seconds_us = :us, quality = :quality, bytes = :bytes WHERE id = :id",
             state=self.op["state"],
             at=self.op["at"],
             reason=self.op["reason"],

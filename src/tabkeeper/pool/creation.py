@@ -38,6 +38,7 @@ from tabkeeper.pool.model import PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.providers.base import Provider, RemoteSession, SessionSpec
+from tabkeeper.vault import Vault
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Creation:
         rng: Random,
         board: Board,
         sessions: Sessions,
+        vault: Vault,
         refuse: Callable[[Request, TabkeeperError], None],
     ) -> None:
         self._config = config
@@ -71,6 +73,7 @@ class Creation:
         self._rng = rng
         self._board = board
         self._sessions = sessions
+        self._vault = vault
         self._refuse = refuse
 
     def create(self, session: Session) -> None:
@@ -114,6 +117,7 @@ class Creation:
                 provider_session_id=remote.provider_session_id,
                 pid=remote.pid,
                 pid_started=remote.pid_started,
+                connect_sealed=self._vault.seal_if_possible(remote.connect_url),
             )
         except LedgerUnavailableError as error:
             # The hold is on record and the provider knows our label, so nothing is lost if this row comes late.

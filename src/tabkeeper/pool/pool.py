@@ -45,6 +45,7 @@ from tabkeeper.pool.view import View
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
 from tabkeeper.reports.books import Books
+from tabkeeper.vault import Vault
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ class SessionPool:
         if self._opened:
             raise PoolClosedError("this pool was opened before; make a new one")
         self._opened = True
+        self._vault = Vault([key.get_secret_value() for key in self.config.security.keys])
         self._ledger = await Ledger.open(self.config, clock=self._clock, inline=self._inline_ledger)
         try:
             self._books = Books(self._ledger, timezone=self.config.ledger.timezone, clock=self._clock)
@@ -143,6 +145,7 @@ class SessionPool:
                 rng=self._rng,
                 board=self._board,
                 sessions=self._sessions,
+                vault=self._vault,
                 refuse=self._refuse,
             )
             self._leases = Leases(
