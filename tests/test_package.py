@@ -35,7 +35,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "BudgetExceededError", "BudgetSettings", "ConfigError", "Lease", "LeaseLostError",
         "LeaseRequest", "LedgerError", "LedgerSettings", "LedgerUnavailableError", "Money",
         "PlatformSettings", "PoolClosedError", "PoolConfig", "PoolError", "PoolSettings",
-        "PoolStats", "ProviderError", "ProviderSettings", "QueueFullError", "QueueTimeoutError",
+        "PoolStats", "ProfileSettings", "ProviderError", "ProviderSettings", "QueueFullError", "QueueTimeoutError",
         "RateSettings", "SecuritySettings", "SessionCreationError", "SessionPool", "SessionTimeoutError",
         "TabkeeperError", "TenantSettings", "load_config",
     ]  # fmt: skip

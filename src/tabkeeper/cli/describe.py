@@ -23,11 +23,13 @@ from tabkeeper.config import (
     LedgerSettings,
     PlatformSettings,
     PoolSettings,
+    ProfileSettings,
     ProviderSettings,
     RateSettings,
     SecuritySettings,
     Settings,
     TenantSettings,
+    TrustSettings,
     Zone,
 )
 from tabkeeper.money import Money
@@ -73,12 +75,14 @@ def sections() -> tuple[Section, ...]:
     return (
         _section("[pool]", PoolSettings),
         _section("[ledger]", LedgerSettings),
-        _section("[security]", SecuritySettings),
         _section("[[budgets]]", BudgetSettings),
         _section("[providers.NAME]", ProviderSettings),
         _section("[providers.NAME.rates]", RateSettings),
         _section("[platforms.NAME]", PlatformSettings),
         _section("[tenants.NAME]", TenantSettings),
+        _section("[profiles]", ProfileSettings),
+        _section("[profiles.sites.DOMAIN]", TrustSettings),
+        _section("[security]", SecuritySettings),
     )
 
 

@@ -31,6 +31,7 @@ _EXAMPLES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "[providers.NAME]": ("[providers.local]", {"kind": "local", "max_sessions": 5}),
     "[providers.NAME.rates]": ("[providers.local.rates]", {}),
     "[platforms.NAME]": ("[platforms.web]", {"max_sessions": 3, "max_session_cost": "0.50", "max_uses": 50}),
+    "[profiles.sites.DOMAIN]": ('[profiles.sites."example.com"]', {}),
     "[tenants.NAME]": ("[tenants.acme]", {"max_sessions": 2}),
 }
 

@@ -6,6 +6,7 @@ whole, `reading` the way from a file to it; a mistake becomes one `ConfigError` 
 
 from __future__ import annotations
 
+from tabkeeper.config.profile import ProfileSettings, TrustSettings
 from tabkeeper.config.provider import ProviderSettings, RateSettings
 from tabkeeper.config.reading import load_config, parse_config
 from tabkeeper.config.root import PoolConfig
@@ -21,11 +22,13 @@ from tabkeeper.config.sections import (
 from tabkeeper.config.values import (
     AnyDuration,
     Dollars,
+    Domain,
     Duration,
     Name,
     Price,
     Settings,
     Zone,
+    check_domain,
     check_zone,
     parse_duration,
     show_duration,
@@ -35,6 +38,7 @@ __all__ = [
     "AnyDuration",
     "BudgetSettings",
     "Dollars",
+    "Domain",
     "Duration",
     "LedgerSettings",
     "Name",
@@ -42,13 +46,16 @@ __all__ = [
     "PoolConfig",
     "PoolSettings",
     "Price",
+    "ProfileSettings",
     "ProviderSettings",
     "RateSettings",
     "ResourceKind",
     "SecuritySettings",
     "Settings",
     "TenantSettings",
+    "TrustSettings",
     "Zone",
+    "check_domain",
     "check_zone",
     "load_config",
     "parse_config",

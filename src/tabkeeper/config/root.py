@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tabkeeper.config.profile import ProfileSettings
 from tabkeeper.config.provider import ProviderSettings
 from tabkeeper.config.sections import (
     BudgetSettings,
@@ -27,13 +28,14 @@ class PoolConfig(Settings):
 
     pool: PoolSettings = Field(default_factory=PoolSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)
-    security: SecuritySettings = Field(default_factory=SecuritySettings)
     budgets: tuple[BudgetSettings, ...] = ()
     providers: dict[Name, ProviderSettings] = Field(
         default_factory=lambda: {"local": ProviderSettings(kind="local")}, min_length=1
     )
     platforms: dict[Name, PlatformSettings] = Field(default_factory=dict)
     tenants: dict[Name, TenantSettings] = Field(default_factory=dict)
+    profiles: ProfileSettings = Field(default_factory=ProfileSettings)
+    security: SecuritySettings = Field(default_factory=SecuritySettings)
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:

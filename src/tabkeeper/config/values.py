@@ -100,6 +100,33 @@ Zone = Annotated[str, AfterValidator(check_zone)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
 
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+
+
+def check_domain(value: object) -> str:
+    """Return a site's domain in its one form: lower case, ASCII, no trailing dot.
+
+    >>> check_domain("Shop.Example.COM")
+    'shop.example.com'
+
+    Raises:
+        ValueError: it is no domain, for instance a whole address.
+    """
+    text = str(value).strip().lower().removesuffix(".")
+    try:
+        name = text.encode("idna").decode("ascii")
+    except UnicodeError:
+        name = ""
+    if not name or len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError(
+            f"{str(value)!r} is not a site's domain; write it like 'example.com', without https://"
+        )
+    return name
+
+
+Domain = Annotated[str, BeforeValidator(check_domain)]
+
+
 class Settings(BaseModel):
     """Base of all sections: unknown keys are errors, values never change once read."""
 
