@@ -119,6 +119,11 @@ async def test_fault_a_a_create_without_an_answer_is_one_session_or_is_ended(kin
             await clean(pool)
         if misbehaviour["do"] != "slow":
             assert emulator.bill().sessions == 1, "adopted"
+        if kind.starts_on_connect:
+            # What nobody connected to has no browser.
+            assert emulator.bill().sessions == 1
+            assert not [one for one in emulator.running if one.connected]
+            return
         bodies = [one.request for one in emulator.sessions.values()]
         wanted = {body.get("sessionId") or label_of(body) for body in bodies}
         assert len(wanted) == len(emulator.sessions), "never two for one"

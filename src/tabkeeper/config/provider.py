@@ -31,6 +31,7 @@ class RateSettings(Settings):
 
 KEY_VARIABLES = {
     "browserbase": "BROWSERBASE_API_KEY",
+    "browserless": "BROWSERLESS_TOKEN",
     "kernel": "KERNEL_API_KEY",
     "steel": "STEEL_API_KEY",
 }
@@ -46,6 +47,7 @@ class ProviderSettings(Settings):
         "local",
         "cdp",
         "browserbase",
+        "browserless",
         "kernel",
         "steel",
     ] = Field(description="Which adapter to use.")

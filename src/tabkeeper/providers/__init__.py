@@ -39,6 +39,10 @@ def make_provider(name: str, settings: ProviderSettings) -> Provider:
             from tabkeeper.providers.steel import SteelProvider
 
             return SteelProvider(name, settings)
+        case "browserless":
+            from tabkeeper.providers.browserless import BrowserlessProvider
+
+            return BrowserlessProvider(name, settings)
         case _:
             assert_never(settings.kind)
 

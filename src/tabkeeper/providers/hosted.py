@@ -99,8 +99,9 @@ class HostedProvider(ABC):
         self._clock = clock or SystemClock()
         self._api = Api(
             name,
-            settings.base_url or self.default_url,
+            settings.base_url or self._url_of(settings.region),
             headers=self._headers(settings.api_key),
+            query=self._query(settings.api_key),
             judge=self._judge,
             transport=transport,
             sleep=sleep,
@@ -122,6 +123,14 @@ class HostedProvider(ABC):
     @abstractmethod
     def _headers(self, key: SecretStr) -> Mapping[str, SecretStr]:
         """How the key is sent."""
+
+    def _query(self, key: SecretStr) -> Mapping[str, SecretStr]:  # noqa: ARG002 - for subclasses
+        """How the key is sent, where it is part of the address."""
+        return {}
+
+    def _url_of(self, region: str | None) -> str:  # noqa: ARG002 - for subclasses
+        """Return where the service is, for those with an address per region."""
+        return self.default_url
 
     @abstractmethod
     async def _create(self, spec: SessionSpec) -> RemoteSession:

@@ -11,6 +11,7 @@ them on demand. It needs ``pip install 'tabkeeper[emulate]'``; `tabkeeper emulat
 from __future__ import annotations
 
 from tabkeeper.providers.emulator.browserbase import BrowserbaseEmulator
+from tabkeeper.providers.emulator.browserless import BrowserlessEmulator
 from tabkeeper.providers.emulator.core import Bill, Emulator, Limits
 from tabkeeper.providers.emulator.faults import Deed, Fault
 from tabkeeper.providers.emulator.kernel import KernelEmulator
@@ -20,6 +21,7 @@ from tabkeeper.providers.emulator.steel import SteelEmulator
 
 KINDS: dict[str, type[Emulator]] = {
     "browserbase": BrowserbaseEmulator,
+    "browserless": BrowserlessEmulator,
     "kernel": KernelEmulator,
     "steel": SteelEmulator,
 }
@@ -29,6 +31,7 @@ __all__ = [
     "KINDS",
     "Bill",
     "BrowserbaseEmulator",
+    "BrowserlessEmulator",
     "Deed",
     "EmulatedSession",
     "Emulator",

@@ -88,12 +88,15 @@ class Emulator(ABC):
     kind: ClassVar[
         Literal[
             "browserbase",
+            "browserless",
             "kernel",
             "steel",
         ]
     ]
     strangers: ClassVar[int] = 401
     """Status with which a connection without a right to a session is refused."""
+    starts_on_connect: ClassVar[bool] = False
+    """A session has no browser, and costs nothing, before somebody connects."""
 
     def __init__(
         self,
@@ -196,7 +199,8 @@ class Emulator(ABC):
     def bill(self) -> Bill:
         """Add up what the account would be billed."""
         self._advance()
-        lengths = [self.billed_seconds(one) for one in self.sessions.values()]
+        billed = [one for one in self.sessions.values() if one.connected or not self.starts_on_connect]
+        lengths = [self.billed_seconds(one) for one in billed]
         return Bill(
             sessions=len(lengths),
             seconds=sum(lengths),
