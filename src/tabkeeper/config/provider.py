@@ -30,6 +30,7 @@ class RateSettings(Settings):
 
 
 KEY_VARIABLES = {
+    "browser_use": "BROWSER_USE_API_KEY",
     "browserbase": "BROWSERBASE_API_KEY",
     "browserless": "BROWSERLESS_TOKEN",
     "kernel": "KERNEL_API_KEY",
@@ -46,6 +47,7 @@ class ProviderSettings(Settings):
     kind: Literal[
         "local",
         "cdp",
+        "browser_use",
         "browserbase",
         "browserless",
         "kernel",

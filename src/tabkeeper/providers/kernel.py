@@ -114,15 +114,13 @@ class KernelProvider(HostedProvider):
 
     def _body(self, spec: SessionSpec) -> dict[str, Any]:
         settings = self._settings
-        shortest, longest = self.capabilities.min_seconds, self.capabilities.max_seconds
-        assert longest is not None
         tags = {_OWNER: "tabkeeper", _LABEL: spec.session_id, "platform": spec.platform}
         body: dict[str, Any] = {
             **settings.options,
             **spec.options,
             **self._shape,
             # Nobody may be connected while a session waits for its next lease; without a connection it is free.
-            "timeout_seconds": math.ceil(min(max(spec.max_seconds, shortest), longest)),
+            "timeout_seconds": math.ceil(self._life(spec.max_seconds)),
             "tags": {key: _NO_TAG.sub("_", value)[:256] for key, value in tags.items()},
         }
         if _NAME.fullmatch(spec.session_id):

@@ -10,6 +10,7 @@ them on demand. It needs ``pip install 'tabkeeper[emulate]'``; `tabkeeper emulat
 
 from __future__ import annotations
 
+from tabkeeper.providers.emulator.browser_use import BrowserUseEmulator
 from tabkeeper.providers.emulator.browserbase import BrowserbaseEmulator
 from tabkeeper.providers.emulator.browserless import BrowserlessEmulator
 from tabkeeper.providers.emulator.core import Bill, Emulator, Limits
@@ -20,6 +21,7 @@ from tabkeeper.providers.emulator.sessions import EmulatedSession, Phase
 from tabkeeper.providers.emulator.steel import SteelEmulator
 
 KINDS: dict[str, type[Emulator]] = {
+    "browser_use": BrowserUseEmulator,
     "browserbase": BrowserbaseEmulator,
     "browserless": BrowserlessEmulator,
     "kernel": KernelEmulator,
@@ -30,6 +32,7 @@ KINDS: dict[str, type[Emulator]] = {
 __all__ = [
     "KINDS",
     "Bill",
+    "BrowserUseEmulator",
     "BrowserbaseEmulator",
     "BrowserlessEmulator",
     "Deed",

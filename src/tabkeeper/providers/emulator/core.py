@@ -87,6 +87,7 @@ class Emulator(ABC):
 
     kind: ClassVar[
         Literal[
+            "browser_use",
             "browserbase",
             "browserless",
             "kernel",
