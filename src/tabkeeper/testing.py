@@ -220,6 +220,15 @@ class FakeProvider:
         """See `Provider.list`."""
         return [self._remote(session) for session in self.open if session.label.startswith(label_prefix)]
 
+    async def running(self) -> Sequence[RemoteSession]:
+        """See `Provider.running`."""
+        return await self.list()
+
+    async def find(self, label: str) -> RemoteSession | None:
+        """See `Provider.find`."""
+        found = next((session for session in self.open if session.label == label), None)
+        return None if found is None else self._remote(found)
+
     async def close(self, provider_session_id: str) -> None:
         """See `Provider.close`."""
         self.calls.append((self._clock.monotonic(), "close", provider_session_id))

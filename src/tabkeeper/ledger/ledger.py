@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from sqlalchemy import Engine
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import BudgetSettings, PoolConfig
 from tabkeeper.errors import BudgetExceededError, LedgerUnavailableError
-from tabkeeper.ledger import invariants, processes, schema, sums
+from tabkeeper.ledger import invariants, processes, registry, schema, sums
 from tabkeeper.ledger.budgets import Denial
 from tabkeeper.ledger.engines import is_away, is_memory, parse_url, read_engine, write_engine
 from tabkeeper.ledger.instants import length_us, micros, moment
@@ -36,6 +37,7 @@ from tabkeeper.ledger.types import (
     LeaseUsage,
     Orphan,
     Quality,
+    Recorded,
     SessionUsage,
     Settlement,
     StateChange,
@@ -46,6 +48,9 @@ from tabkeeper.money import ZERO, Money
 
 _GRACE = timedelta(seconds=60)
 """A hold outlives the longest life of its session by this much, for the close to be confirmed."""
+
+_LONGEST = timedelta(days=2)
+"""No provider lets a session run for longer."""
 
 T = TypeVar("T")
 
@@ -64,6 +69,8 @@ class Ledger:
 
     process_id: str
     """Our row in the ``process`` table."""
+    installation: str
+    """Eight hex digits that tell this ledger from others; session ids, and so labels at providers, begin with it."""
     reader: Engine
     """Read-only engine for reports."""
 
@@ -78,6 +85,7 @@ class Ledger:
         inline: bool,
     ) -> None:
         self.process_id = uuid.uuid4().hex
+        self.installation = ""
         self.reader = reader
         self._config = config
         self._clock = clock
@@ -97,6 +105,7 @@ class Ledger:
         clock: Clock | None = None,
         inline: bool = False,
         observe: bool = False,
+        installation: str | None = None,
     ) -> Ledger:
         """Open the ledger of a configuration, creating or upgrading its schema if that is allowed.
 
@@ -105,6 +114,7 @@ class Ledger:
             clock: where time comes from.
             inline: write on the calling thread, at once; always so for SQLite in memory.
             observe: for tools that only look: register no process, take over no prices and no budgets.
+            installation: what a new ledger is told from others by; chance if unset.
 
         Raises:
             SchemaVersionError: the schema is not the expected one and may not, or cannot, be upgraded.
@@ -137,8 +147,10 @@ class Ledger:
         )
         ledger.process_id = owner
         try:
-            if not observe:
-                await ledger._move_in()
+            if observe:
+                ledger.installation = await ledger._read(registry.installation)
+            else:
+                await ledger._move_in(installation or secrets.token_hex(4))
                 for left in abandoned(places, prefix_for(url)):
                     await ledger._take_over(left.read(), left.remove, left.leave)
         except BaseException:
@@ -334,6 +346,31 @@ class Ledger:
         now = self._now()
         return await self._read(lambda c: processes.orphans(c, self.process_id, now))
 
+    async def claim(self, orphan: Orphan) -> bool:
+        """Take over a session of a dead process, so that nobody else does; False if somebody has."""
+        return bool(
+            await self._writer.call(
+                lambda tx: processes.claim(tx, orphan.session_id, old=orphan.owner, new=self.process_id)
+            )
+        )
+
+    async def recorded(self, labels: Sequence[str], provider_ids: Sequence[str]) -> list[Recorded]:
+        """Return what is on record of sessions with these ids, or, if not old, with these ids at their provider."""
+        since = micros(self._clock.now() - _LONGEST)
+        return await self._read(lambda c: registry.recorded(c, labels, provider_ids, since))
+
+    async def alert(self, *, key: str, kind: str, detail: str, session_id: str | None = None) -> None:
+        """Write down what somebody should hear of; the same `key` is written once."""
+        operation = {
+            "op": "alert",
+            "key": key,
+            "kind": kind,
+            "detail": detail,
+            "session_id": session_id,
+            "at": self._now(),
+        }
+        await self._writer.do(operation, keep=True)
+
     async def verify(self) -> list[Violation]:
         """Run every invariant over the whole ledger; an empty list means that it is sound."""
         await self.flush()
@@ -388,11 +425,12 @@ class Ledger:
 
     # -- inside ------------------------------------------------------------------------------------------
 
-    async def _move_in(self) -> None:
+    async def _move_in(self, installation: str) -> None:
         now = self._clock.now()
         who = processes.this_process(self.process_id)
 
         def work(tx: Transaction) -> dict[str, tuple[int, RateCard]]:
+            self.installation = registry.settle_in(tx, installation)
             processes.register(tx, who, micros(now))
             apply_budgets(tx, self._config.budgets, micros(now))
             return self._prices.publish_all(tx, now)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tabkeeper.ledger import journal
-from tabkeeper.ledger.budgets import StaleBudgetsError, WindowBook
+from tabkeeper.ledger.budgets import StaleBudgetsError, WindowBook, tell
 from tabkeeper.ledger.instants import length_us, micros
 from tabkeeper.ledger.journal import Books
 from tabkeeper.ledger.pricebook import PriceBook
@@ -65,6 +65,8 @@ class LedgerOperations:
                 return _heartbeat(tx, operation)
             case "release":
                 return _release(tx, operation)
+            case "alert":
+                return tell(tx, **_only(operation, "key", "kind", "at", "session_id", "detail"))
             case "released":
                 return tx.run(
                     "UPDATE release_outbox SET confirmed_at = :at WHERE session_id = :session_id",

@@ -60,8 +60,9 @@ def orphans(connection: Connection, own_id: str, now: int) -> list[Orphan]:
     rows = connection.execute(
         text(
             "SELECT s.id, s.platform, s.provider, s.provider_session_id, s.pid, s.pid_started_at, s.created_at, "
-            "h.amount_n, p.id AS process_id, p.host, p.pid AS owner_pid, p.pid_started_at AS owner_started_at, "
-            "p.heartbeat_at, p.ended_at AS owner_ended_at FROM session s JOIN hold h ON h.session_id = s.id "
+            "h.amount_n, h.expires_at, p.id AS process_id, p.host, p.pid AS owner_pid, "
+            "p.pid_started_at AS owner_started_at, p.heartbeat_at, p.ended_at AS owner_ended_at "
+            "FROM session s JOIN hold h ON h.session_id = s.id "
             "JOIN process p ON p.id = s.process_id WHERE s.ended_at IS NULL AND p.id <> :own "
             "ORDER BY s.created_at, s.id"
         ),
@@ -89,6 +90,21 @@ def orphans(connection: Connection, own_id: str, now: int) -> list[Orphan]:
                     pid_started=None if row.pid_started_at is None else row.pid_started_at / 1_000_000,
                     created_at=moment(row.created_at),
                     hold=Money(row.amount_n),
+                    expires_at=moment(row.expires_at),
+                    owner=row.process_id,
                 )
             )
     return found
+
+
+def claim(tx: Transaction, session_id: str, *, old: str, new: str) -> bool:
+    """Make a dead process's session ours; False if another was faster, or if it is over."""
+    return bool(
+        tx.rows(
+            "UPDATE session SET process_id = :new WHERE id = :id AND process_id = :old AND ended_at IS NULL "
+            "RETURNING id",
+            id=session_id,
+            old=old,
+            new=new,
+        )
+    )

@@ -128,6 +128,21 @@ class Orphan:
     pid_started: float | None
     created_at: datetime
     hold: Money
+    expires_at: datetime
+    """The hold reaches no further, and so does the timeout at the provider."""
+    owner: str
+    """The dead process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What the ledger says of a session that a provider lists."""
+
+    session_id: str
+    provider: str
+    provider_session_id: str | None
+    ended: bool
+    why: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

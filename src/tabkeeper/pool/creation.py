@@ -23,6 +23,7 @@ from tabkeeper.errors import (
     ProviderAuthError,
     ProviderCapacityError,
     ProviderError,
+    ProviderNotFoundError,
     ProviderPaymentError,
     ProviderRateLimitError,
     ProviderRequestError,
@@ -34,9 +35,11 @@ from tabkeeper.ledger.types import Hold, HoldRequest
 from tabkeeper.pool.board import Board, Effect
 from tabkeeper.pool.browser import Meter, SessionBrowser
 from tabkeeper.pool.caps import most_bytes
+from tabkeeper.pool.debts import Debt
 from tabkeeper.pool.model import PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
 from tabkeeper.pool.sessions import Running, Sessions
+from tabkeeper.pool.sweeper import FIRST_PAUSE, Sweeper
 from tabkeeper.providers.base import Provider, RemoteSession, SessionSpec
 from tabkeeper.vault import Vault
 
@@ -46,6 +49,8 @@ LASTING = (ProviderAuthError, ProviderPaymentError, ProviderRequestError)
 """Errors that the same call will meet again."""
 BUSY = (ProviderCapacityError, ProviderRateLimitError)
 """Errors that say nothing against the provider or the request: wait and come again."""
+FIRST_LOOK = 0.5
+"""Seconds between the first two looks for a session whose creation was not answered; they double."""
 BUDGET_POLL = 5.0
 """Seconds after which a refused budget is asked again: another process may have settled meanwhile."""
 
@@ -64,6 +69,7 @@ class Creation:
         board: Board,
         sessions: Sessions,
         vault: Vault,
+        sweeper: Sweeper,
         refuse: Callable[[Request, TabkeeperError], None],
     ) -> None:
         self._config = config
@@ -74,6 +80,7 @@ class Creation:
         self._board = board
         self._sessions = sessions
         self._vault = vault
+        self._sweeper = sweeper
         self._refuse = refuse
 
     def create(self, session: Session) -> None:
@@ -267,7 +274,7 @@ class Creation:
                 if isinstance(unknown, OutcomeUnknownError)
                 else OutcomeUnknownError(session.provider, f"no session within {seconds:g} s{why}")
             )
-            adopted = await self._look_up(session)
+            adopted = await self._look_up(running)
             if adopted is not None:
                 log.warning(
                     "session %s was created though its call failed (%s); it is used", session.id, error
@@ -316,30 +323,58 @@ class Creation:
     def _rules_of(self, session: Session) -> PlatformRules:
         return self._board.view.rules.platforms[session.lane.platform]
 
-    async def _look_up(self, session: Session) -> RemoteSession | None:
-        """Find a session whose create call got no answer. If there is none, account for what it may have cost."""
+    async def _look_up(self, running: Running) -> RemoteSession | None:
+        """Find a session whose create call got no answer. What does not show in time is left to the sweeper."""
+        session = running.session
         provider = self._providers[session.provider]
-        for wait in (0.5, 1.0, 2.0, 4.0, None) if provider.capabilities.list_by_label else ():
+        bound = self._config.pool.close_timeout.total_seconds()
+        until = self._clock.monotonic() + bound
+        pause = FIRST_LOOK
+        while (left := until - self._clock.monotonic()) > 0:
             try:
-                async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
-                    found = await provider.list(session.id)
+                async with asyncio.timeout(left):
+                    found = await provider.find(session.id)
+            except ProviderNotFoundError as never:
+                await self._void(session, f"not created: {never}")
+                return None
             except Exception as error:  # noqa: BLE001 - an adapter that breaks its contract must not cost a place
                 log.warning(
-                    "session %s cannot be looked up at %r yet: %s", session.id, session.provider, error
+                    "session %s cannot be looked up at %r yet: %r", session.id, session.provider, error
                 )
-                if wait is not None:
-                    await asyncio.sleep(wait)
-                continue
-            for remote in found:
-                if remote.label == session.id:
-                    return remote
-            # Only a provider on this machine can be sure that nothing appears later.
-            if provider.capabilities.host_bound:
-                await self._void(session, "not created: no answer")
-                return None
-            break
-        await self._settle_orphan(session, "creation was not answered")
+            else:
+                if found is not None and found.running and found.connect_url:
+                    return found
+                if found is None and provider.capabilities.host_bound:
+                    # Only a provider on this machine can be sure that nothing appears later.
+                    await self._void(session, "not created: no answer")
+                    return None
+                if (found is not None and not found.running) or not provider.capabilities.own_timeout:
+                    break
+            await asyncio.sleep(min(pause, max(0.0, until - self._clock.monotonic())))
+            pause *= 2
+        if provider.capabilities.own_timeout:
+            self._leave_to_sweeper(running)
+        else:
+            await self._settle_orphan(session, "creation was not answered")
         return None
+
+    def _leave_to_sweeper(self, running: Running) -> None:
+        """Keep row and hold until it is known what became of the session; its place in the pool is free."""
+        session = running.session
+        assert running.hold is not None
+        self._sessions.note(session, "creating", "unknown", "creation was not answered")
+        self._sweeper.watch(
+            Debt(
+                session_id=session.id,
+                provider=session.provider,
+                provider_session_id=None,
+                expires_at=running.hold.expires_at,
+                reason="creation was not answered",
+                since=self._clock.monotonic(),
+                sent_at=running.sent_at,
+                next_at=self._clock.monotonic() + FIRST_PAUSE,
+            )
+        )
 
     async def _abandon(self, running: Running) -> None:
         """Clean up after a creation that the pool itself cancelled."""
@@ -349,7 +384,7 @@ class Creation:
         if running.hold is not None and not running.sent:
             await self._void(running.session, "ended before it was created")
         elif running.hold is not None:
-            running.remote = await self._look_up(running.session)
+            running.remote = await self._look_up(running)
         running.creating = None
         if running.remote is None:
             self._gone(running)

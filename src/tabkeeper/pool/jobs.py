@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from tabkeeper.clock import SystemClock
 from tabkeeper.config import PoolConfig
 from tabkeeper.errors import LedgerError
 from tabkeeper.ledger.ledger import Ledger
-from tabkeeper.pool.recovery import recover
 from tabkeeper.pool.stats import PoolStats
-from tabkeeper.providers.base import Provider
+from tabkeeper.pool.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 
 RECOVER_EVERY = 60
-"""Seconds between two looks for sessions whose owner died."""
+"""Seconds between two looks for sessions whose owner died, in the ledger and at providers."""
 
 
 class Jobs:
@@ -26,13 +26,13 @@ class Jobs:
     def __init__(
         self,
         ledger: Ledger,
-        providers: Mapping[str, Provider],
+        sweeper: Sweeper,
         config: PoolConfig,
         stats: Callable[[], PoolStats],
         sessions: Callable[[], list[tuple[str, str, int]]],
     ) -> None:
         self._ledger = ledger
-        self._providers = providers
+        self._sweeper = sweeper
         self._config = config
         self._stats = stats
         self._sessions = sessions
@@ -45,7 +45,9 @@ class Jobs:
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
         beat = self._config.pool.heartbeat.total_seconds()
         self._scheduler.add_job(self.heartbeat, "interval", seconds=beat, id="heartbeat")
-        self._scheduler.add_job(self.recover, "interval", seconds=RECOVER_EVERY, id="recover")
+        self._scheduler.add_job(
+            self.recover, "interval", seconds=RECOVER_EVERY, id="recover", next_run_time=SystemClock().now()
+        )
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -61,8 +63,8 @@ class Jobs:
             log.warning("no heartbeat: %s", error)
 
     async def recover(self) -> None:
-        """Take up the sessions of processes that died."""
+        """Take up the sessions of processes that died, and end what providers run without an owner."""
         try:
-            await recover(self._ledger, self._providers)
+            await self._sweeper.round()
         except LedgerError as error:
             log.warning("no look for sessions without owner: %s", error)

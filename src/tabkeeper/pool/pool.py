@@ -6,6 +6,7 @@ Everything that changes the pool's state is synchronous code between two awaits,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Awaitable, Iterable, Mapping
@@ -37,10 +38,10 @@ from tabkeeper.pool.model import (
     Request,
     State,
 )
-from tabkeeper.pool.recovery import recover
 from tabkeeper.pool.rules import rules_from
 from tabkeeper.pool.sessions import Sessions
 from tabkeeper.pool.stats import PoolStats, take_stats
+from tabkeeper.pool.sweeper import Sweeper, label_prefix
 from tabkeeper.pool.view import View
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
@@ -120,7 +121,12 @@ class SessionPool:
             raise PoolClosedError("this pool was opened before; make a new one")
         self._opened = True
         self._vault = Vault([key.get_secret_value() for key in self.config.security.keys])
-        self._ledger = await Ledger.open(self.config, clock=self._clock, inline=self._inline_ledger)
+        self._ledger = await Ledger.open(
+            self.config,
+            clock=self._clock,
+            inline=self._inline_ledger,
+            installation=f"{self._rng.getrandbits(32):08x}",
+        )
         try:
             self._books = Books(self._ledger, timezone=self.config.ledger.timezone, clock=self._clock)
             self._providers = dict(
@@ -137,6 +143,15 @@ class SessionPool:
                 rng=self._rng,
                 board=self._board,
             )
+            self._sweeper = Sweeper(
+                providers=self._providers,
+                ledger=self._ledger,
+                clock=self._clock,
+                rng=self._rng,
+                patience=self.config.pool.close_timeout.total_seconds(),
+                ours=self._sessions.running.__contains__,
+                money_freed=self._board.money_freed,
+            )
             self._creation = Creation(
                 self.config,
                 providers=self._providers,
@@ -146,6 +161,7 @@ class SessionPool:
                 board=self._board,
                 sessions=self._sessions,
                 vault=self._vault,
+                sweeper=self._sweeper,
                 refuse=self._refuse,
             )
             self._leases = Leases(
@@ -158,8 +174,8 @@ class SessionPool:
             )
             for provider in self._providers.values():
                 await provider.start(self._sessions.lost)
-            await recover(self._ledger, self._providers)
-            self._jobs = Jobs(self._ledger, self._providers, self.config, self.stats, self._open_sessions)
+            await self._sweep_first()
+            self._jobs = Jobs(self._ledger, self._sweeper, self.config, self.stats, self._open_sessions)
             if isinstance(self._clock, SystemClock):
                 self._jobs.start()
             self._ready = True
@@ -170,6 +186,18 @@ class SessionPool:
             await self._ledger.aclose()
             raise
         return self
+
+    async def _sweep_first(self) -> None:
+        """Take up what dead processes left; a provider that does not answer soon is no reason not to start."""
+        bound = self.config.pool.close_timeout.total_seconds()
+        try:
+            await self._sweeper.take_over()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(bound):
+                    await self._sweeper.all_tried()
+        except BaseException:
+            await self._end_bounded("the sweeper", self._sweeper.aclose(), bound)
+            raise
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -238,6 +266,7 @@ class SessionPool:
         await self._let_tasks_end(bound)
         self._board.stop()
         self._jobs.stop()
+        await self._end_bounded("the sweeper", self._sweeper.aclose(), bound)
         await self._end_bounded("Playwright", self._sessions.connections.aclose(), bound)
         await self._end_providers(bound)
         await self._ledger.aclose()
@@ -399,7 +428,7 @@ class SessionPool:
         return [(session.id, str(session.state), session.uses) for session in self._view.sessions.values()]
 
     def _new_id(self) -> str:
-        return f"s{self._rng.getrandbits(80):020x}"
+        return f"{label_prefix(self._ledger.installation)}{self._rng.getrandbits(64):016x}"
 
 
 def _caller() -> str:

@@ -23,6 +23,7 @@ from tabkeeper.ledger.types import Hold, SessionUsage, StateChange
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.browser import Connections, SessionBrowser
 from tabkeeper.pool.caps import charged_bytes
+from tabkeeper.pool.debts import owe
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, Session, State
 from tabkeeper.providers.base import Provider, RemoteSession
@@ -116,13 +117,17 @@ class Sessions:
         self.note(session, "", old, session.reason)
         if running.browser is not None:
             await self._disconnect(running.browser, session)
-        if not await self._confirm_close(running.remote, session):
+        confirmed = await self._confirm_close(running)
+        if confirmed is None:
             return  # the row stays open, so the next start takes it up
         seconds = self._clock.monotonic() - running.sent_at
         self.running.pop(session.id, None)
         self._board.closed(session)
         received = running.browser.meter.received if running.browser is not None else 0
         assert running.hold is not None
+        if not confirmed:
+            await self._settle_expired(session)
+            return
         usage = SessionUsage(seconds=seconds, proxy_bytes=charged_bytes(running.hold.card, received))
         try:
             await self._ledger.settle(
@@ -139,30 +144,58 @@ class Sessions:
         except Exception as error:  # noqa: BLE001 - a dying browser may raise anything; its end follows anyway
             log.debug("session %s did not disconnect cleanly: %r", session.id, error)
 
-    async def _confirm_close(self, remote: RemoteSession, session: Session) -> bool:
-        """Ask the provider to end the session until it confirms; False if the pool stopped first."""
+    async def _confirm_close(self, running: Running) -> bool | None:
+        """Ask the provider to end the session until it confirms.
+
+        False if it never did, but its own timeout has passed; None if the pool stopped first.
+        """
+        session = running.session
+        assert running.remote is not None
+        assert running.hold is not None
         provider = self._providers[session.provider]
+        began = self._clock.monotonic()
         wait = 0.25
+        failed = False
         while True:
             try:
                 async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
-                    await provider.close(remote.provider_session_id)
+                    await provider.close(running.remote.provider_session_id)
             except Exception as error:  # noqa: BLE001 - whatever it was, the session may still cost money
                 log.warning("session %s is not closed at %r yet: %r", session.id, session.provider, error)
-                await self._owe_release(session, error)
+                failed = True
+                await owe(
+                    self._ledger,
+                    session.id,
+                    session.provider,
+                    reason=session.reason,
+                    error=error,
+                    seconds=self._clock.monotonic() - began,
+                )
             else:
+                if failed:
+                    await self._no_longer_owed(session)
                 return True
             if self.stopping:
+                return None
+            if provider.capabilities.own_timeout and self._clock.now() >= running.hold.expires_at:
                 return False
             await asyncio.sleep(wait * self._rng.uniform(0.75, 1.25))
             wait = min(wait * 2, 30.0)
 
-    async def _owe_release(self, session: Session, error: Exception) -> None:
-        """Put the release on record, so that it is shown, and taken up by the next start if this process ends."""
+    async def _no_longer_owed(self, session: Session) -> None:
         try:
-            await self._ledger.release_later(session.id, reason=session.reason, error=repr(error)[:500])
-        except LedgerError as failed:
-            log.warning("the unconfirmed end of session %s could not be noted: %s", session.id, failed)
+            await self._ledger.released(session.id)
+        except LedgerError as error:
+            log.warning("the end of session %s could not be noted yet: %s", session.id, error)
+
+    async def _settle_expired(self, session: Session) -> None:
+        reason = f"{session.reason}; its end was never confirmed, and its time is over"
+        try:
+            await self._ledger.settle_orphan(session.id, reason=reason)
+            await self._ledger.released(session.id)
+        except LedgerError as error:
+            log.warning("session %s is over, but its cost could not be settled yet: %s", session.id, error)
+        self._board.money_freed()
 
     def note(self, session: Session, old: str, new: str, reason: str) -> None:
         """Record a change of state."""

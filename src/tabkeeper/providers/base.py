@@ -149,6 +149,20 @@ class Provider(Protocol):
         """List running sessions whose label starts with `label_prefix`."""
         ...
 
+    async def running(self) -> Sequence[RemoteSession]:
+        """List all sessions of ours that run, by whichever process; where labels are not kept, all of the account."""
+        ...
+
+    async def find(self, label: str) -> RemoteSession | None:
+        """Look for the session whose creation got no answer; None if it does not show, or not yet.
+
+        It may be over already (`RemoteSession.running`), and its `connect_url` may be empty.
+
+        Raises:
+            ProviderNotFoundError: it is certain that nothing was created.
+        """
+        ...
+
     async def close(self, provider_session_id: str) -> None:
         """End a session. Returns once the provider confirms that it is over; safe to repeat."""
         ...

@@ -132,6 +132,14 @@ class CdpProvider:
         """See `Provider.list`; knows the sessions of this object only."""
         return [s for key, s in self._sessions.items() if key.startswith(label_prefix)]
 
+    async def running(self) -> Sequence[RemoteSession]:
+        """See `Provider.running`."""
+        return await self.list()
+
+    async def find(self, label: str) -> RemoteSession | None:
+        """See `Provider.find`; knows the sessions of this object only."""
+        return self._sessions.get(label)
+
     async def close(self, provider_session_id: str) -> None:
         """See `Provider.close`. Only the connection, which its user closes, holds anything at the other side."""
         self._sessions.pop(provider_session_id, None)

@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 LATE_SECONDS = 30.0
 """A session whose creation was given up and that appears after all is ended if nobody has found it within this."""
+_MOST_LATE = 1000
+"""Late answers that are remembered."""
 _END_PAUSES = (0.2, 0.5, 1.0, 2.0)
 """A session that was asked to end is looked at again after these, before its end counts as unconfirmed."""
 CLOSE_SECONDS = 20.0
@@ -113,6 +115,8 @@ class HostedProvider(ABC):
         self._aclosing: asyncio.Task[None] | None = None
         self._labels: set[str] = set()
         """Of sessions that run or are being created: one label is one session."""
+        self._late: dict[str, str | None] = {}
+        """Sessions whose creation was given up before it was answered: their ids, None for what was never created."""
         self._known: dict[str, _Known] = {}
         """Sessions thought to run, by the provider's id."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -185,9 +189,9 @@ class HostedProvider(ABC):
         except asyncio.CancelledError:
             self._spawn(self._end_late(spec, creating))
             raise
-        except ProviderError as error:
-            if not isinstance(error, OutcomeUnknownError):
-                self._labels.discard(spec.session_id)
+        except ProviderError:
+            # What may have been created all the same is found by `find`, and kept on record by whoever asked.
+            self._labels.discard(spec.session_id)
             raise
         return self._note(replace(made, label=spec.session_id), spec.max_seconds)
 
@@ -204,7 +208,8 @@ class HostedProvider(ABC):
             self._over(provider_session_id, "unknown at its provider")
             raise
         if found.running:
-            return self._note(found, None)
+            # Whose it is, is not said: other processes' sessions are not ours to end.
+            return found
         self._over(provider_session_id, "ended at its provider")
         return found
 
@@ -224,19 +229,51 @@ class HostedProvider(ABC):
                 session = replace(session, label=label)  # noqa: PLW2901
             if session.label is None or not session.label.startswith(label_prefix):
                 continue
-            if session.label == label_prefix and not session.connect_url:
-                full = await self._get(session.provider_session_id)
-                if not full.running:
-                    continue
-                if not full.connect_url:
-                    raise ProviderUnavailableError(
-                        self.name, f"session {session.provider_session_id} has no address yet"
-                    )
-                session = replace(full, label=session.label)  # noqa: PLW2901
-            if session.connect_url:
-                self._note(session, None)
+            if session.label == label_prefix:
+                addressed = await self._addressed(session)
+                if addressed is not None:
+                    found.append(addressed)
+                continue
             found.append(session)
         return found
+
+    async def _addressed(self, session: RemoteSession) -> RemoteSession | None:
+        """Return a session that was asked for by its label, as one that runs here from now on; None if it is over."""
+        full = session if session.connect_url else await self._get(session.provider_session_id)
+        if not full.running:
+            return None
+        if not full.connect_url:
+            raise ProviderUnavailableError(
+                self.name, f"session {session.provider_session_id} has no address yet"
+            )
+        return self._note(replace(full, label=session.label), None)
+
+    async def running(self) -> Sequence[RemoteSession]:
+        """See `Provider.running`."""
+        return [] if self._closed else await self._running()
+
+    async def find(self, label: str) -> RemoteSession | None:
+        """See `Provider.find`: what a late answer told, else what the list shows."""
+        late = self._late.get(label, "")
+        if late is None:
+            raise ProviderNotFoundError(self.name, f"session {label} was never created")
+        made = late or self._id_of(label)
+        listed = None
+        if made is None:
+            listed = next((one for one in await self._running() if one.label == label), None)
+            if listed is None:
+                return None
+            if listed.connect_url:
+                return self._note(listed, None)
+            made = listed.provider_session_id
+        try:
+            full = replace(await self._get(made), label=label)
+        except ProviderNotFoundError:
+            if listed is not None:
+                return listed  # its list knows better, or will
+            over = RemoteSession(provider_session_id=made, connect_url="", label=label, running=False)
+            return over if late else None
+        return self._note(full, None) if full.running else full
 
     async def close(self, provider_session_id: str) -> None:
         """See `Provider.close`; what the provider does not know is over."""
@@ -359,7 +396,10 @@ class HostedProvider(ABC):
                 "provider %r: session %s, given up, was not created: %r", self.name, spec.session_id, error
             )
             self._labels.discard(spec.session_id)
+            if isinstance(error, ProviderError) and not isinstance(error, OutcomeUnknownError):
+                self._tell_late(spec.session_id, None)
             return
+        self._tell_late(spec.session_id, made.provider_session_id)
         if made.provider_session_id not in self._known:
             # Who gave up may be looking for it right now.
             pause = asyncio.ensure_future(self._sleep(LATE_SECONDS))
@@ -388,6 +428,11 @@ class HostedProvider(ABC):
         except ProviderError as error:
             raise OutcomeUnknownError(self.name, f"session {one} may still run: {error}") from error
         raise ProviderUnavailableError(self.name, f"session {one} ended at once or has no address")
+
+    def _tell_late(self, label: str, provider_session_id: str | None) -> None:
+        self._late[label] = provider_session_id
+        if len(self._late) > _MOST_LATE:
+            del self._late[next(iter(self._late))]
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

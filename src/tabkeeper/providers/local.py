@@ -140,6 +140,15 @@ class LocalProvider:
         """See `Provider.list`."""
         return [self._remote(s) for s in self._sessions.values() if s.label.startswith(label_prefix)]
 
+    async def running(self) -> Sequence[RemoteSession]:
+        """See `Provider.running`."""
+        return await self.list()
+
+    async def find(self, label: str) -> RemoteSession | None:
+        """See `Provider.find`; nothing of this machine appears later."""
+        found = self._sessions.get(label)
+        return None if found is None else self._remote(found)
+
     async def close(self, provider_session_id: str) -> None:
         """See `Provider.close`. A shared browser stays for the others; without any, it is swept and lingers."""
         session = self._sessions.pop(provider_session_id, None)

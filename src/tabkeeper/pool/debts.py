@@ -1,0 +1,150 @@
+"""Sessions that left the pool though nobody knows that they are over: one attempt to end and settle one of them.
+
+Such a session keeps its row and its hold. It is ended at the provider that made it and settled by what it used; only
+when the provider's own timeout has passed without a word of it is it settled by estimate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+from tabkeeper.clock import Clock, Instant
+from tabkeeper.errors import IdempotencyConflictError, LedgerError, ProviderNotFoundError
+from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.ledger.types import Orphan, Quality, SessionUsage
+from tabkeeper.providers.base import Provider
+
+log = logging.getLogger(__name__)
+
+ALERT_AFTER = 300.0
+"""Seconds after which a release that is still not confirmed becomes an alert."""
+
+
+@dataclass(slots=True, eq=False)
+class Debt:
+    """One session to be ended and settled."""
+
+    session_id: str
+    provider: str
+    provider_session_id: str | None
+    """None: it may not even exist."""
+    expires_at: datetime
+    """Its provider has ended it by then, whatever happens."""
+    reason: str
+    since: Instant
+    sent_at: Instant | None = None
+    """When this process sent the create call; None if another did."""
+    attempts: int = 0
+    next_at: Instant = 0.0
+
+    @classmethod
+    def of(cls, orphan: Orphan, now: Instant) -> Debt:
+        """Return what a dead process left."""
+        return cls(
+            session_id=orphan.session_id,
+            provider=orphan.provider,
+            provider_session_id=orphan.provider_session_id,
+            expires_at=orphan.expires_at,
+            reason="owner died",
+            since=now,
+            next_at=now,
+        )
+
+
+async def pay(debt: Debt, provider: Provider, ledger: Ledger, clock: Clock, *, patience: float) -> bool:
+    """Try once to end and settle a session; True if that is done, False if it is to be tried again."""
+    expired = clock.now() >= debt.expires_at
+    try:
+        async with asyncio.timeout(patience):
+            usage = await _end(debt, provider, ledger, clock)
+    except ProviderNotFoundError as never:
+        return await _void(debt, ledger, str(never))
+    except LedgerError as error:
+        log.warning("session %s is not settled yet: %s", debt.session_id, error)
+        return False
+    except Exception as error:  # noqa: BLE001 - whatever it was, the session may still cost money
+        log.warning("session %s is not ended at %r yet: %r", debt.session_id, debt.provider, error)
+        seconds = clock.monotonic() - debt.since
+        await owe(ledger, debt.session_id, debt.provider, reason=debt.reason, error=error, seconds=seconds)
+        if not expired:
+            return False
+        usage = None
+    if usage is None and debt.provider_session_id is None and not expired:
+        return False  # it may show yet
+    return await _settle(debt, usage, ledger, expired=expired)
+
+
+async def _end(debt: Debt, provider: Provider, ledger: Ledger, clock: Clock) -> SessionUsage | None:
+    """End it until its provider confirms; what it used, or None if that has to be estimated."""
+    ran = True
+    if debt.provider_session_id is None:
+        found = await provider.find(debt.session_id)
+        if found is None:
+            return None
+        log.warning("session %s, whose creation got no answer, was created; it is ended", debt.session_id)
+        debt.provider_session_id = found.provider_session_id
+        ran = found.running
+        await ledger.activate(debt.session_id, provider_session_id=found.provider_session_id)
+    with contextlib.suppress(ProviderNotFoundError):  # over
+        await provider.close(debt.provider_session_id)
+    if ran and debt.sent_at is not None:
+        return SessionUsage(seconds=clock.monotonic() - debt.sent_at)
+    if ran:
+        return None
+    told = await provider.usage(debt.provider_session_id)
+    if told is None or told.seconds is None:
+        return None
+    return SessionUsage(seconds=told.seconds, proxy_bytes=told.proxy_bytes or 0, quality=Quality.PROVIDER)
+
+
+async def _void(debt: Debt, ledger: Ledger, reason: str) -> bool:
+    try:
+        await ledger.void(debt.session_id, reason=f"not created: {reason}")
+    except IdempotencyConflictError as error:
+        log.warning("%s", error)
+    except LedgerError as error:
+        log.warning("the hold of session %s is still open: %s", debt.session_id, error)
+        return False
+    return True
+
+
+async def _settle(debt: Debt, usage: SessionUsage | None, ledger: Ledger, *, expired: bool) -> bool:
+    reason = debt.reason
+    if usage is None and expired:
+        reason += "; nobody told of its end, and its time is over"
+    try:
+        if usage is None:
+            cost = (await ledger.settle_orphan(debt.session_id, reason=reason)).cost
+        else:
+            cost = (await ledger.settle(debt.session_id, usage, reason=reason, state="lost")).cost
+        await ledger.released(debt.session_id)
+    except IdempotencyConflictError as error:
+        log.warning("%s", error)
+        return True
+    except LedgerError as error:
+        log.warning("session %s is over, but not settled yet: %s", debt.session_id, error)
+        return False
+    log.warning("session %s is ended (%s) and counted with %s", debt.session_id, reason, cost)
+    return True
+
+
+async def owe(
+    ledger: Ledger, session_id: str, provider: str, *, reason: str, error: Exception, seconds: float
+) -> None:
+    """Put an unconfirmed release on record, for the next start and for `tabkeeper status`; tell if it stays."""
+    try:
+        await ledger.release_later(session_id, reason=reason, error=repr(error)[:500])
+        if seconds >= ALERT_AFTER:
+            await ledger.alert(
+                key=f"release|{session_id}",
+                kind="release",
+                session_id=session_id,
+                detail=f"session {session_id} is not confirmed closed at provider {provider!r} after "
+                f"{seconds / 60:.0f} min: {error!r}"[:500],
+            )
+    except LedgerError as failed:
+        log.warning("the unconfirmed end of session %s could not be noted: %s", session_id, failed)

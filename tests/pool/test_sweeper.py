@@ -1,0 +1,251 @@
+"""What a pool owes to its provider when things went wrong: sessions found late, sessions of the dead, strays."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from tabkeeper.errors import TabkeeperError
+from tabkeeper.testing import run_virtual
+
+from .far import Far, separate_processes
+
+KINDS = ("browserbase", "steel")
+
+
+def story(folder, telling, **settings):
+    """Run a story in virtual time; at the end nothing runs at the provider and the books are sound."""
+
+    async def run(clock):
+        with separate_processes():
+            far = Far(clock, folder, **settings)
+            await telling(far)
+            last = [life for life in far.lives if not life.dead]
+            for life in last:
+                assert await life.start(life.pool._ledger.verify()) == []
+                await life.close()
+            assert far.running() == []
+
+    run_virtual(run)
+
+
+async def lease(life, seconds=0.0, timeout=60):
+    async def use():
+        async with life.pool.get_session("web", timeout=timeout) as held:
+            await asyncio.sleep(seconds)
+            return held.session_id
+
+    return await life.start(use())
+
+
+async def settled(far, within=3000):
+    """Wait until no session is open in the books."""
+    for _ in range(0, within, 5):
+        if not far.rows("SELECT id FROM session WHERE ended_at IS NULL"):
+            return
+        await asyncio.sleep(5)
+    raise AssertionError(far.rows("SELECT id, state FROM session WHERE ended_at IS NULL"))
+
+
+def test_a_session_that_the_list_shows_late_is_ended_and_paid_for_what_it_used(tmp_path):
+    async def telling(far):
+        far.emulator.misbehave("create", "drop")
+        far.emulator.misbehave("list", "lag", seconds=100, times=1000)
+        life = await far.live()
+        await lease(life)
+        assert far.clock.monotonic() < 30, "nobody waits for what was lost"
+        assert len(far.running()) == 2, "the lost one and the one that serves"
+        assert [row.state for row in far.rows("SELECT state FROM session WHERE state = 'unknown'")] == [
+            "unknown"
+        ]
+        await asyncio.sleep(200)
+        assert life.pool._sweeper.debts == {}
+        lost = far.rows("SELECT * FROM session WHERE close_reason = 'creation was not answered'")
+        (made,) = [
+            one
+            for one in far.emulator.sessions.values()
+            if one.request["userMetadata"]["session"] == lost[0].id
+        ]
+        assert lost[0].quality == "measured"
+        assert made.lasted - 0.001 <= lost[0].seconds_us / 1e6 < 200
+
+    story(tmp_path, telling)
+
+
+def test_a_session_that_never_shows_is_counted_when_its_time_at_the_provider_is_over(tmp_path):
+    async def telling(far):
+        far.emulator.misbehave("create", "status", status=504)
+        life = await far.live()
+        await lease(life)
+        (lost,) = far.rows("SELECT * FROM session WHERE state = 'unknown'")
+        while far.rows(f"SELECT id FROM session WHERE ended_at IS NULL AND id = '{lost.id}'"):
+            await asyncio.sleep(10)
+        now = far.clock.now().timestamp() * 1e6
+        assert lost.expires_at <= now <= lost.expires_at + 90e6
+        (row,) = far.rows(f"SELECT * FROM session WHERE id = '{lost.id}'")
+        assert row.quality == "estimate"
+        assert row.cost_n > 0
+
+    story(tmp_path, telling)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_late_refusal_gives_the_hold_back(kind, tmp_path):
+    """The answer comes after our patience, and says that nothing was created: proof enough to pay nothing."""
+
+    async def telling(far):
+        far.emulator.out_of_money = True
+        far.emulator.misbehave("create", "slow", seconds=40)
+        life = await far.live()
+        with pytest.raises(TabkeeperError):
+            await lease(life, timeout=20)
+        await asyncio.sleep(30)
+        far.emulator.out_of_money = False
+        await settled(far, 120)
+        assert far.rows("SELECT state, cost_n FROM session WHERE state <> 'void'") == []
+
+    story(tmp_path, telling, kind=kind, create_timeout="5s", close_timeout="3s")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lag", [False, True])
+def test_what_a_killed_process_had_asked_for_is_found_by_the_next(kind, lag, tmp_path):
+    async def telling(far):
+        if lag:
+            far.emulator.misbehave("list", "lag", seconds=250, times=1000)
+            far.emulator.misbehave("get", "status", status=404, times=8)
+        far.emulator.misbehave("create", "late", seconds=60)
+        first = await far.live()
+        asking = first.start(lease(first))
+        await asyncio.sleep(5)
+        assert len(far.running()) == 1
+        await first.kill()
+        assert asking.done()
+        second = await far.live()
+        await asyncio.sleep(30)
+        assert len(far.running()) == 1, "its heartbeat is not old yet"
+        await asyncio.sleep(400 if lag else 160)
+        assert far.running() == []
+        await settled(far, 60)
+        (row,) = far.rows("SELECT quality, state, process_id FROM session")
+        assert (row.quality, row.state) == ("estimate", "lost")
+        assert row.process_id == second.pool._ledger.process_id
+
+    story(tmp_path, telling, kind=kind)
+
+
+def test_two_survivors_do_not_both_take_what_a_dead_one_left(tmp_path):
+    async def telling(far):
+        far.emulator.misbehave("create", "late", seconds=60)
+        first, second, third = [await far.live() for _ in range(3)]
+        first.start(lease(first))
+        await asyncio.sleep(5)
+        far.emulator.misbehave("release", "status", status=500, times=10)
+        await first.kill()
+        for _ in range(200):
+            await asyncio.sleep(1)
+            assert len(second.pool._sweeper.debts) + len(third.pool._sweeper.debts) <= 1
+        await settled(far, 600)
+
+    story(tmp_path, telling)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_release_that_is_refused_for_long_is_told_goes_over_restarts_and_is_confirmed_at_last(
+    kind, tmp_path
+):
+    async def telling(far):
+        order = far.emulator.misbehave("release", "status", status=500, times=10**6)
+        first = await far.live()
+        await lease(first)
+        await asyncio.sleep(500)
+        assert first.pool.stats().sessions == 0, "its place is free"
+        assert [row.kind for row in far.rows("SELECT kind FROM alert_event")] == ["release"]
+        await first.close()
+        assert len(far.running()) == 1
+        second = await far.live()
+        (row,) = far.rows("SELECT attempts, confirmed_at FROM release_outbox")
+        assert row.attempts > 5
+        assert row.confirmed_at is None
+        order.times = 0
+        await asyncio.sleep(100)
+        assert far.running() == []
+        assert far.rows("SELECT session_id FROM release_outbox WHERE confirmed_at IS NULL") == []
+        await settled(far, 10)
+        assert second.pool.stats().sessions == 0
+
+    story(tmp_path, telling, kind=kind, idle_timeout="10s")
+
+
+def test_a_session_that_the_books_take_to_be_over_is_ended_at_its_provider(tmp_path):
+    """The provider refused, yet created: nobody knows but its list."""
+
+    async def telling(far):
+        far.emulator.misbehave("create", "status after", status=402)
+        life = await far.live()
+        with pytest.raises(TabkeeperError, match="402"):
+            await lease(life)
+        assert len(far.running()) == 1
+        await asyncio.sleep(130)
+        assert far.running() == []
+        (alert,) = far.rows("SELECT kind, detail FROM alert_event")
+        assert alert.kind == "stray"
+        assert "not created" in alert.detail
+
+    story(tmp_path, telling)
+
+
+def test_other_ledgers_sessions_on_the_same_account_are_let_be(tmp_path):
+    async def telling(far):
+        neighbour = Far(far.clock, tmp_path, name="other", emulator=far.emulator, seed=2, idle_timeout="20m")
+        theirs = await neighbour.live()
+        await lease(theirs)
+        ours = await far.live()
+        await lease(ours)
+        stranger = far.emulator.admit(
+            {"userMetadata": {"tool": "tabkeeper", "session": "s0123456789abcdef0123"}},
+            seconds=3600,
+            keep_alive=True,
+        )
+        lost = far.emulator.admit(
+            {
+                "userMetadata": {
+                    "tool": "tabkeeper",
+                    "session": f"s{ours.pool._ledger.installation}0123456789abcdef",
+                }
+            },
+            seconds=3600,
+            keep_alive=True,
+        )
+        await asyncio.sleep(300)
+        assert lost.phase.over, "our mark, though a restored backup has no row of it"
+        assert not stranger.phase.over, "another ledger's"
+        assert len(far.running()) == 2, "the neighbour's too"
+        await neighbour.lives[0].close()
+        far.emulator.end(stranger, lost.phase, "told to")
+
+    story(tmp_path, telling)
+
+
+def test_sessions_of_a_provider_that_is_no_longer_configured_stay_on_record(tmp_path, caplog):
+    async def telling(far):
+        first = await far.live()
+        first.start(lease(first, 1000))
+        await asyncio.sleep(5)
+        await first.kill()
+        life = await far.live()
+        configured = life.pool._sweeper._providers
+        gone = configured.pop("far")
+        with caplog.at_level(logging.WARNING):
+            await asyncio.sleep(200)
+        assert "is not configured here" in caplog.text
+        assert len(far.running()) == 1
+        assert len(far.rows("SELECT id FROM session WHERE ended_at IS NULL")) == 1
+        configured["far"] = gone
+        await asyncio.sleep(100)
+        assert far.running() == []
+        await settled(far, 10)
+
+    story(tmp_path, telling)
