@@ -101,7 +101,7 @@ def test_a_late_refusal_gives_the_hold_back(kind, tmp_path):
         life = await far.live()
         with pytest.raises(TabkeeperError):
             await lease(life, timeout=20)
-        await asyncio.sleep(30)
+        await asyncio.sleep(60)
         far.emulator.out_of_money = False
         await settled(far, 120)
         assert far.rows("SELECT state, cost_n FROM session WHERE state <> 'void'") == []
