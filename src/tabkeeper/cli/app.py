@@ -20,6 +20,7 @@ from tabkeeper.cli.doctor import doctor
 from tabkeeper.cli.emulate import emulate
 from tabkeeper.cli.flags import show_flags_bare
 from tabkeeper.cli.init import init
+from tabkeeper.cli.providers import providers_app
 from tabkeeper.cli.sessions import cleanup, sessions_app
 from tabkeeper.cli.status import status
 from tabkeeper.cli.verify import verify
@@ -75,6 +76,7 @@ def _register() -> None:
     _register_if_present("tabkeeper.cli.report", report="report_app", budget="budget_app", rates="rates_app")
     app.add_typer(sessions_app, name="sessions")
     app.command()(cleanup)
+    app.add_typer(providers_app, name="providers")
     app.command()(verify)
     app.command()(emulate)
     app.add_typer(db_app, name="db")

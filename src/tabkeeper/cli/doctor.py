@@ -13,7 +13,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,8 +24,9 @@ from rich.table import Table
 from sqlalchemy import Engine, func, select, text
 
 from tabkeeper import __version__
-from tabkeeper.cli.findings import Finding, Level
+from tabkeeper.cli.findings import Finding
 from tabkeeper.cli.options import ConfigOption, JsonOption, config_path, console, print_json
+from tabkeeper.cli.providers import ask
 from tabkeeper.cli.records import revision, shown, sqlite_file
 from tabkeeper.cli.serving import serving
 from tabkeeper.clock import SystemClock
@@ -42,6 +43,8 @@ from tabkeeper.reports.render_parts import counted
 _LITTLE_DISK_BYTES = 200 * 2**20
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC)
 _SKEW = timedelta(seconds=5)
+_PATIENCE = 15.0
+"""Seconds that a provider has to answer."""
 
 
 def doctor(
@@ -259,19 +262,12 @@ def _database_clock(engine: Engine) -> Iterator[Finding]:
 
 async def _providers(settings: PoolConfig, *, start: bool) -> list[Finding]:
     found: list[Finding] = []
-    for name, section in settings.providers.items():
-        try:
-            provider = make_provider(name, section)
-            checks = await provider.check()
-        except (ConfigError, ProviderError) as error:
-            found.append(Finding(name=f"{name}: {section.kind}", level="fail", detail=str(error)))
-            continue
-        for check in checks:
-            level: Level = "fail" if not check.ok else "warn" if check.advice else "ok"
-            found.append(
-                Finding(name=f"{name}: {check.name}", level=level, detail=check.detail, advice=check.advice)
-            )
-        if start and section.kind == "local" and all(check.ok for check in checks):
+    asked = await asyncio.gather(
+        *(ask(name, section, _PATIENCE) for name, section in settings.providers.items())
+    )
+    for (name, section), (findings, _) in zip(settings.providers.items(), asked, strict=True):
+        found += [replace(one, name=f"{name}: {one.name}") for one in findings]
+        if start and section.kind == "local" and not any(one.level == "fail" for one in findings):
             found.append(await _start(name, settings))
     return found
 

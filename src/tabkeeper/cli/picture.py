@@ -45,6 +45,8 @@ class SessionLine:
     id: str
     platform: str
     provider: str
+    provider_session_id: str | None
+    """What its provider calls it, once it is known."""
     tenant: str
     state: str
     """Of a session that serves: idle or leased, as of its owner's last heartbeat."""
@@ -105,6 +107,7 @@ def sessions(engine: Engine, *, closed: int = 0, ids: Sequence[str] | None = Non
                 id=row.id,
                 platform=row.platform,
                 provider=row.provider,
+                provider_session_id=row.provider_session_id,
                 tenant=row.tenant,
                 state=row.state,
                 host=_machine(row.host),

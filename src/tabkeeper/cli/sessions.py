@@ -24,6 +24,7 @@ from tabkeeper.errors import ConfigError, TabkeeperError
 from tabkeeper.pool import recovery
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Leftover, Provider
+from tabkeeper.providers.live_view import live_view
 from tabkeeper.reports.render_parts import counted
 
 sessions_app = typer.Typer(no_args_is_help=True, help="List sessions, and close one that lost its owner.")
@@ -103,11 +104,7 @@ def close(
       tabkeeper sessions close s0b6f3c55d1e2a90b7c44
     """
     settings = read_config(config)
-    with reading(settings) as engine:
-        known = {line.id: line for line in sessions(engine, ids=[session_id])}
-    line = known.get(session_id)
-    if line is None:
-        raise ConfigError(f"the ledger knows no session {session_id!r}; `tabkeeper sessions list` shows them")
+    line = _known(settings, session_id)
     if line.ended_at is not None:
         typer.echo(
             f"session {session_id} ended already ({line.close_reason or line.state}) and cost {line.cost}"
@@ -119,6 +116,47 @@ def close(
             f"with pool.close_session({session_id!r}), or end that process"
         )
     typer.echo(f"session {session_id} is ended and settled")
+
+
+@sessions_app.command()
+def view(
+    session_id: Annotated[
+        str, typer.Argument(metavar="SESSION", help="Id as `tabkeeper sessions list` shows it.")
+    ],
+    config: ConfigOption = None,
+) -> None:
+    """Print the address at which a person can watch a running session. Whoever has it needs no key: keep it secret.
+
+    For instance:
+
+      tabkeeper sessions view s0b6f3c55d1e2a90b7c44
+    """
+    settings = read_config(config)
+    line = _known(settings, session_id)
+    if line.ended_at is not None or line.provider_session_id is None:
+        state = "ended already" if line.ended_at is not None else "is not running yet"
+        raise TabkeeperError(f"session {session_id} {state}, so it cannot be watched")
+    section = settings.providers.get(line.provider)
+    if section is None:
+        raise ConfigError(
+            f"session {session_id} is at provider {line.provider!r}, which is not configured here"
+        )
+    typer.echo(asyncio.run(_view(make_provider(line.provider, section), line.provider_session_id)))
+
+
+async def _view(provider: Provider, provider_session_id: str) -> str:
+    try:
+        return await live_view(provider, provider_session_id)
+    finally:
+        await provider.aclose()
+
+
+def _known(settings: PoolConfig, session_id: str) -> SessionLine:
+    with reading(settings) as engine:
+        found = sessions(engine, ids=[session_id])
+    if not found:
+        raise ConfigError(f"the ledger knows no session {session_id!r}; `tabkeeper sessions list` shows them")
+    return found[0]
 
 
 async def _take_over(settings: PoolConfig, session_id: str) -> bool:

@@ -79,6 +79,9 @@ class Host(Protocol):
     def connect_url_of(self, holding: Holding) -> str:
         """Where a CDP client connects."""
 
+    async def live_view_of(self, holding: Holding) -> str:
+        """Where a person can watch."""
+
 
 class Lease:
     """The right to use a session until `release`, the end of the ``async with`` block, or `deadline`."""
@@ -139,6 +142,20 @@ class Lease:
         self._check()
         self._check_own(self._host.browser_of(self._holding))
         return self._host.connect_url_of(self._holding)
+
+    async def live_view(self) -> str:
+        """Ask the provider for an address at which a person can watch the session, and often use it.
+
+        Who has it needs no key, and it works as long as the session lives: do not log it. A session whose address
+        was asked for is closed after the lease instead of being reused, so that nobody watches the next one.
+
+        Raises:
+            LeaseLostError: the lease is over.
+            ProviderRequestError: the provider has no live view.
+            ProviderError: it could not be asked.
+        """
+        self._check()
+        return await self._host.live_view_of(self._holding)
 
     @property
     def granted_at(self) -> datetime:

@@ -33,6 +33,7 @@ from tabkeeper.pool.model import Lane, Request, Session, State
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.stats import Counts
 from tabkeeper.providers.base import Provider
+from tabkeeper.providers.live_view import live_view
 
 log = logging.getLogger(__name__)
 
@@ -276,12 +277,27 @@ class Leases:
 
     def connect_url_of(self, holding: Holding) -> str:
         """See `lease.Host`."""
+        # What a client of the caller's own leaves behind cannot be cleaned with certainty.
+        running = self._running_of(holding)
+        running.exposed = True
+        assert running.remote is not None
+        return running.remote.connect_url
+
+    async def live_view_of(self, holding: Holding) -> str:
+        """See `lease.Host`."""
+        provider = self._providers[holding.session.provider]
+        remote = self._running_of(holding).remote
+        assert remote is not None
+        url = await live_view(provider, remote.provider_session_id)
+        # Who watches would also see what the next lease does.
+        self._running_of(holding).exposed = True
+        return url
+
+    def _running_of(self, holding: Holding) -> Running:
         running = self._sessions.running.get(holding.session.id)
         if holding.over or running is None or running.remote is None:
             raise LeaseLostError(holding.session.id, holding.session.lane.platform, "the lease is over")
-        # What a client of the caller's own leaves behind cannot be cleaned with certainty.
-        running.exposed = True
-        return running.remote.connect_url
+        return running
 
     def wall(self, at: Instant) -> datetime:
         """See `lease.Host`."""

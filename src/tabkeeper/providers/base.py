@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tabkeeper.money import Money
 
@@ -181,4 +181,17 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """End everything this object started, processes included."""
+        ...
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """A provider whose sessions a person can watch; its `capabilities` say `live_view`."""
+
+    async def live_view(self, provider_session_id: str) -> str:
+        """Return an address at which the session can be watched. Who has it needs no key: a secret.
+
+        Raises:
+            ProviderError: there is no such session, or it has no such address.
+        """
         ...

@@ -12,7 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any, ClassVar
 
@@ -50,6 +50,8 @@ _MOST_LATE = 1000
 """Late answers that are remembered."""
 _END_PAUSES = (0.2, 0.5, 1.0, 2.0)
 """A session that was asked to end is looked at again after these, before its end counts as unconfirmed."""
+SKEW = timedelta(seconds=5)
+"""`check` warns of clocks that are further apart."""
 CLOSE_SECONDS = 20.0
 """`aclose` spends at most this on ending sessions."""
 
@@ -323,6 +325,9 @@ class HostedProvider(ABC):
 
     async def check(self) -> Sequence[Check]:
         """See `Provider.check`."""
+        return [*await self._account(), *self._clocks()]
+
+    async def _account(self) -> Sequence[Check]:
         try:
             return [await self._look()]
         except ProviderAuthError as error:
@@ -332,6 +337,25 @@ class HostedProvider(ABC):
             return [Check(name="account", ok=False, detail=str(error), advice="top the account up")]
         except ProviderError as error:
             return [Check(name="account", ok=False, detail=str(error))]
+
+    @property
+    def skew(self) -> timedelta | None:
+        """How far the provider's clock is ahead of ours, at least; None before it has said the time."""
+        return self._api.skew
+
+    def _clocks(self) -> Sequence[Check]:
+        if self.skew is None or abs(self.skew) <= SKEW:
+            return []
+        apart = abs(self.skew.total_seconds())
+        where = "behind" if self.skew > timedelta(0) else "ahead of"
+        return [
+            Check(
+                name="clock",
+                ok=True,
+                detail=f"this machine is {apart:.0f} s {where} the provider's clock",
+                advice="let this machine keep time with NTP: budgets and bills go by the clock",
+            )
+        ]
 
     async def aclose(self) -> None:
         """See `Provider.aclose`; bounded, and what could not be ended is logged: its timeout ends it."""

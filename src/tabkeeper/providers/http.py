@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Any
@@ -111,6 +111,8 @@ class Api:
         values = [s.get_secret_value() for s in (*headers.values(), *query.values())]
         # An error may quote the key alone, without the scheme before it.
         self._secrets = [*values, *(v.removeprefix("Bearer ") for v in values if v.startswith("Bearer "))]
+        self.skew: timedelta | None = None
+        """How far the provider's clock is ahead of ours, at least, by its last answer; None if it did not say."""
         self._client = httpx.AsyncClient(
             base_url=base_url,
             transport=_Signing(transport or _transport(base_url), headers, query),
@@ -187,6 +189,7 @@ class Api:
     ) -> tuple[Any, Mapping[str, str]]:
         what = f"{method} {path} at {self._shown}"
         times = self._create_times if once else self._times
+        sent = self._clock.now()
         try:
             # Without a body there is no content type either: some servers refuse an empty one that is said to be JSON.
             answer = await self._client.request(method, path, params=query, timeout=times, json=body)
@@ -197,6 +200,7 @@ class Api:
             ) from None
         except httpx.HTTPError as error:
             raise self._no_answer(f"{what} got no answer ({type(error).__name__})", once=once) from None
+        self.skew = skew(answer.headers.get("date", ""), sent, self._clock.now())
         if not answer.is_success:
             raise self._refusal(answer, what, once=once)
         if not answer.content:
@@ -259,6 +263,26 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return _bounded((moment - now).total_seconds())
+
+
+def skew(date: str, sent: datetime, received: datetime) -> timedelta | None:
+    """Return how far ahead of ours a clock is, at least, that said `date` between `sent` and `received`.
+
+    The date of an answer is in whole seconds, cut off.
+
+    >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    >>> skew("Thu, 01 Jan 2026 12:00:10 GMT", noon, noon + timedelta(seconds=3))
+    datetime.timedelta(seconds=7)
+    """
+    try:
+        theirs = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    if theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=UTC)
+    least, most = theirs - received, theirs + timedelta(seconds=1) - sent
+    zero = timedelta(0)
+    return least if least > zero else min(zero, most)
 
 
 def _number(text: str) -> float | None:

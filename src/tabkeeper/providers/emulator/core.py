@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -271,9 +272,11 @@ class Emulator(ABC):
             self.requests.append((request.method, target, dict(request.headers), body))
             self._advance()
             try:
-                return await self._answer(verb, request, answer)
+                response = await self._answer(verb, request, answer)
             except Refused as refused:
-                return self.error(refused)
+                response = self.error(refused)
+            response.headers["date"] = format_datetime(self._clock.now(), usegmt=True)
+            return response
 
         return Route(path, handle, methods=[method])
 

@@ -57,6 +57,7 @@ async def serving(emulator: E, *, host: str = "127.0.0.1", port: int = 0) -> Asy
             lifespan="off",
             log_config=None,
             access_log=False,
+            date_header=False,
             timeout_graceful_shutdown=1,
         )
         server = _Server(config)
