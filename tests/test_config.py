@@ -59,7 +59,7 @@ MISTAKES = {
     ),
     "unknown kind of provider": (
         '[providers.x]\nkind = "loca"',
-        ["providers.x.kind", "'local', 'cdp', ", " or 'steel'"],
+        ["providers.x.kind", "'local', 'cdp', ", "'browserbase', ", " or 'steel'"],
     ),
     "provider without a kind": ("[providers.x]\nheadless = true", ["providers.x.kind"]),
     "hosted provider without a key": (

@@ -45,6 +45,8 @@ def kind(request):
 
 def label_of(body: dict[str, Any]) -> str:
     """Our label, wherever this provider keeps it."""
+    if "session" in body:  # Anchor's, a list of words
+        return next(one for one in body["session"]["tags"] if one.startswith("session:"))
     kept = next(body[key] for key in ("userMetadata", "tags", "metadata") if key in body)
     return kept["session"]
 

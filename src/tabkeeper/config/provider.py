@@ -30,6 +30,7 @@ class RateSettings(Settings):
 
 
 KEY_VARIABLES = {
+    "anchor": "ANCHORBROWSER_API_KEY",
     "browser_use": "BROWSER_USE_API_KEY",
     "browserbase": "BROWSERBASE_API_KEY",
     "browserless": "BROWSERLESS_TOKEN",
@@ -47,6 +48,7 @@ class ProviderSettings(Settings):
     kind: Literal[
         "local",
         "cdp",
+        "anchor",
         "browser_use",
         "browserbase",
         "browserless",

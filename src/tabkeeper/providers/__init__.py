@@ -27,6 +27,10 @@ def make_provider(name: str, settings: ProviderSettings) -> Provider:
             from tabkeeper.providers.cdp import CdpProvider
 
             return CdpProvider(name, settings)
+        case "anchor":
+            from tabkeeper.providers.anchor import AnchorProvider
+
+            return AnchorProvider(name, settings)
         case "browser_use":
             from tabkeeper.providers.browser_use import BrowserUseProvider
 

@@ -10,6 +10,7 @@ them on demand. It needs ``pip install 'tabkeeper[emulate]'``; `tabkeeper emulat
 
 from __future__ import annotations
 
+from tabkeeper.providers.emulator.anchor import AnchorEmulator
 from tabkeeper.providers.emulator.browser_use import BrowserUseEmulator
 from tabkeeper.providers.emulator.browserbase import BrowserbaseEmulator
 from tabkeeper.providers.emulator.browserless import BrowserlessEmulator
@@ -21,6 +22,7 @@ from tabkeeper.providers.emulator.sessions import EmulatedSession, Phase
 from tabkeeper.providers.emulator.steel import SteelEmulator
 
 KINDS: dict[str, type[Emulator]] = {
+    "anchor": AnchorEmulator,
     "browser_use": BrowserUseEmulator,
     "browserbase": BrowserbaseEmulator,
     "browserless": BrowserlessEmulator,
@@ -31,6 +33,7 @@ KINDS: dict[str, type[Emulator]] = {
 
 __all__ = [
     "KINDS",
+    "AnchorEmulator",
     "Bill",
     "BrowserUseEmulator",
     "BrowserbaseEmulator",

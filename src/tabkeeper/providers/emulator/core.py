@@ -88,6 +88,7 @@ class Emulator(ABC):
 
     kind: ClassVar[
         Literal[
+            "anchor",
             "browser_use",
             "browserbase",
             "browserless",
