@@ -27,6 +27,12 @@ SAYS = {
     "priorities.py": ["urgent", "soon", "first", "second", "last"],
     "many_tasks.py": ["20 pages read", "sessions at once: 3 of 3", "leases: 20, of which"],
     "block_resources.py": ["full: 100 kB", "lean: 0 kB"],
+    "stay_logged_in.py": [
+        "first visit: nobody",
+        "second visit: ada",
+        "another tenant: nobody",
+        "profiles: 2, healthy: 2",
+    ],
     "report.py": ["leases that reused a session: 1 of 4", "acme", "globex", "budget daily: $0.03"],
 }
 

@@ -6,6 +6,7 @@ The only room of the pool that knows Playwright. It decides nothing about sessio
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Collection
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from tabkeeper.pool.trackers import is_tracker
+from tabkeeper.profiles.state import BrowserState
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,27 @@ def trouble(error: BaseException) -> Trouble:
 def is_browser_error(error: BaseException | None) -> bool:
     """Say whether Playwright raised it, as it does when a browser ends under its user."""
     return isinstance(error, PlaywrightError)
+
+
+_READS_INDEXED_DB = "indexed_db" in inspect.signature(BrowserContext.storage_state).parameters
+"""Playwright 1.51 and later can."""
+
+
+async def browser_state(context: BrowserContext, before: BrowserState | None) -> BrowserState:
+    """Read what makes a context look like the same visitor; what no open page tells is taken from `before`.
+
+    Raises:
+        playwright.async_api.Error: the context or its browser is gone.
+    """
+    more: dict[str, Any] = {"indexed_db": True} if _READS_INDEXED_DB else {}
+    storage: Any = await context.storage_state(**more)
+    user_agent, viewport = (None, None) if before is None else (before.user_agent, before.viewport)
+    if context.pages:
+        page = context.pages[0]
+        user_agent = str(await page.evaluate("navigator.userAgent"))
+        size = page.viewport_size
+        viewport = None if size is None else {"width": size["width"], "height": size["height"]}
+    return BrowserState(storage=storage, user_agent=user_agent, viewport=viewport)
 
 
 class Driver:

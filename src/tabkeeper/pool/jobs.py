@@ -13,6 +13,7 @@ from tabkeeper.errors import LedgerError
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.pool.stats import PoolStats
 from tabkeeper.pool.sweeper import Sweeper
+from tabkeeper.profiles.store import ProfileStore
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,15 @@ class Jobs:
         config: PoolConfig,
         stats: Callable[[], PoolStats],
         sessions: Callable[[], list[tuple[str, str, int]]],
+        *,
+        profiles: ProfileStore,
     ) -> None:
         self._ledger = ledger
         self._sweeper = sweeper
         self._config = config
         self._stats = stats
         self._sessions = sessions
+        self._profiles = profiles
         self._scheduler = AsyncIOScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
@@ -59,6 +63,7 @@ class Jobs:
         """Say that this process lives, and what its pool is doing."""
         try:
             await self._ledger.heartbeat(self._stats().model_dump(mode="json"), self._sessions())
+            await self._profiles.refresh()
         except LedgerError as error:
             log.warning("no heartbeat: %s", error)
 

@@ -20,6 +20,8 @@ from tabkeeper.ledger.rates import RateCard
 from tabkeeper.money import Money
 from tabkeeper.pool.browser import SessionBrowser, Trouble, is_browser_error, trouble
 from tabkeeper.pool.model import Session
+from tabkeeper.profiles.state import BrowserState, ProfileKey
+from tabkeeper.profiles.store import Visit
 
 T = TypeVar("T")
 
@@ -54,6 +56,12 @@ class Holding:
     end_age: float | None = None
     """The session's age when the lease ended, in seconds."""
     context: BrowserContext | None = None
+    profile: ProfileKey | None = None
+    """Which saved state the lease begins with, and saves if it succeeds."""
+    visit: Visit | None = None
+    """That profile, once it is lent."""
+    state: BrowserState | None = None
+    """What is to be saved of it."""
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     scopes: set[asyncio.Timeout] = field(default_factory=set)
 
@@ -63,6 +71,9 @@ class Host(Protocol):
 
     def browser_of(self, holding: Holding) -> SessionBrowser:
         """The session's connection."""
+
+    async def profile_options(self, holding: Holding) -> dict[str, Any]:
+        """What restores the lease's profile in a new context."""
 
     async def release(self, holding: Holding, *, success: bool, error: str | None = None) -> None:
         """Give the session back."""
@@ -225,11 +236,14 @@ class Lease:
     async def context(self, **options: Any) -> BrowserContext:
         """Return the lease's context: clean when the lease begins, closed when it ends.
 
+        With a profile it begins with what was saved, and is saved when the lease is released as a success.
+
         Args:
             **options: for Playwright's `Browser.new_context`, at the first call only.
 
         Raises:
             LeaseLostError: the lease is over.
+            SealedError, LedgerUnavailableError: its profile cannot be read.
             ValueError: options were given after the context was opened.
         """
         self._check()
@@ -242,6 +256,7 @@ class Lease:
                     )
                 return holding.context
             try:
+                options = await self._host.profile_options(holding) | options
                 holding.context = await self._host.browser_of(holding).new_context(holding.block, options)
             except Exception as error:
                 self._raise_if_lost(error)

@@ -11,9 +11,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from tabkeeper.clock import Clock, Instant
-from tabkeeper.config import PoolConfig, parse_duration
+from tabkeeper.config import PoolConfig, check_domain, parse_duration
 from tabkeeper.errors import (
     BudgetExceededError,
     ConfigError,
@@ -30,8 +31,11 @@ from tabkeeper.pool.browser import SessionBrowser, Trouble
 from tabkeeper.pool.caps import affordable_seconds, not_the_leases
 from tabkeeper.pool.lease import HEALTH_COST, Holding, Lease
 from tabkeeper.pool.model import Lane, Request, Session, State
+from tabkeeper.pool.profiled import Profiled
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.stats import Counts
+from tabkeeper.profiles.state import ProfileKey
+from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers.base import Provider
 from tabkeeper.providers.live_view import live_view
 
@@ -53,6 +57,7 @@ class Ask:
     max_duration: float | timedelta | None
     max_cost: Money | None
     place: str
+    profile: str | None = None
 
 
 class Leases:
@@ -67,6 +72,7 @@ class Leases:
         clock: Clock,
         board: Board,
         sessions: Sessions,
+        profiles: ProfileStore,
     ) -> None:
         self._config = config
         self._providers = providers
@@ -75,6 +81,8 @@ class Leases:
         self._board = board
         self._view = board.view
         self._sessions = sessions
+        self._profiles = profiles
+        self._profiled = Profiled(profiles, clock, config.pool.clean_timeout.total_seconds())
         self._futures: dict[int, asyncio.Future[Lease]] = {}
         self._asked: dict[int, Ask] = {}
         self._arrivals = 0
@@ -138,6 +146,9 @@ class Leases:
         now = self._clock.monotonic()
         if ask.max_cost is not None and not isinstance(ask.max_cost, Money):
             raise TypeError('max_cost must be Money or text such as "0.05"')
+        if ask.profile is not None:
+            check_domain(ask.profile)
+            self._profiles.require_key()
         self._arrivals += 1
         owner = ask.tenant if ask.tenant in self._view.rules.owning_tenants else None
         return Request(
@@ -205,6 +216,7 @@ class Leases:
             use_timeout=settings.use_timeout.total_seconds(),
             block=settings.block,
             bytes_before=running.browser.meter.received if running.browser else 0,
+            profile=None if ask.profile is None else ProfileKey(ask.tenant, check_domain(ask.profile)),
         )
         running.holding = holding
         running.leases += 1
@@ -318,6 +330,10 @@ class Leases:
         if running is not None and not holding.over:
             running.health = max(0.0, running.health - HEALTH_COST[kind])
 
+    async def profile_options(self, holding: Holding) -> dict[str, Any]:
+        """See `lease.Host`."""
+        return await self._profiled.options(holding)
+
     async def release(self, holding: Holding, *, success: bool, error: str | None = None) -> None:
         """See `lease.Host`."""
         if holding.over:
@@ -326,6 +342,8 @@ class Leases:
         running = self._sessions.running[holding.session.id]
         clean = False
         try:
+            if success:
+                await self._profiled.read(holding)
             untouched = running.browser is None or not running.browser.used
             clean = (untouched or await self._clean(running)) and not running.exposed
         finally:
@@ -334,6 +352,16 @@ class Leases:
             self._record(running, holding)
             self._board.released(holding.session, holding.use, keep=clean and healthy, reason=reason)
             self._ended.set()
+            saving = self._settle_profile(holding)
+        if saving is not None:
+            await asyncio.shield(saving)  # who leases next finds what was saved
+
+    def _settle_profile(self, holding: Holding) -> asyncio.Task[None] | None:
+        if holding.visit is None:
+            return None
+        return self._sessions.spawn(
+            self._profiled.settle(holding, holding.over), f"save profile {holding.id}"
+        )
 
     async def _clean(self, running: Running) -> bool:
         assert running.browser is not None
@@ -365,6 +393,7 @@ class Leases:
             self.counts.lost += 1
         self._mark_over(holding, outcome, why)
         self._record(running, holding)
+        self._settle_profile(holding)
         for scope in list(holding.scopes):
             if not scope.expired():  # else it is cancelling its operation already, and cannot be moved
                 scope.reschedule(asyncio.get_running_loop().time())

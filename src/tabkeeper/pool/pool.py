@@ -43,6 +43,7 @@ from tabkeeper.pool.sessions import Sessions
 from tabkeeper.pool.stats import PoolStats, take_stats
 from tabkeeper.pool.sweeper import Sweeper, label_prefix
 from tabkeeper.pool.view import View
+from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
 from tabkeeper.reports.books import Books
@@ -164,6 +165,7 @@ class SessionPool:
                 sweeper=self._sweeper,
                 refuse=self._refuse,
             )
+            self._profiles = ProfileStore(self._ledger, self._vault, self._clock, self.config.profiles)
             self._leases = Leases(
                 self.config,
                 providers=self._providers,
@@ -171,11 +173,19 @@ class SessionPool:
                 clock=self._clock,
                 board=self._board,
                 sessions=self._sessions,
+                profiles=self._profiles,
             )
             for provider in self._providers.values():
                 await provider.start(self._sessions.lost)
             await self._sweep_first()
-            self._jobs = Jobs(self._ledger, self._sweeper, self.config, self.stats, self._open_sessions)
+            self._jobs = Jobs(
+                self._ledger,
+                self._sweeper,
+                self.config,
+                self.stats,
+                self._open_sessions,
+                profiles=self._profiles,
+            )
             if isinstance(self._clock, SystemClock):
                 self._jobs.start()
             self._ready = True
@@ -309,6 +319,7 @@ class SessionPool:
         tags: Mapping[str, str] | None = None,
         max_duration: float | timedelta | None = None,
         max_cost: Money | str | None = None,
+        profile: str | None = None,
     ) -> LeaseRequest:
         """Lease a session: reused if one is idle, else created, else waited for.
 
@@ -323,12 +334,16 @@ class SessionPool:
             max_duration: the lease is reclaimed after this many seconds; at most ``lease_timeout``.
             max_cost: the lease is reclaimed before its time and fees cost more, e.g. ``"0.05"`` dollars. Traffic is
                 bounded by ``max_gb`` of the price list, for the session as a whole.
+            profile: a site's domain: the lease's context begins with what the tenant's last successful lease for it
+                saved (cookies, storage, user agent, viewport), and is saved when it succeeds. Needs
+                ``security.keys``.
 
         Raises (when awaited):
             QueueTimeoutError, QueueFullError, PoolClosedError: nothing was leased.
             BudgetExceededError: a budget or cap does not allow it.
             SessionCreationError: the providers failed.
             LedgerUnavailableError: the database does not take the hold, so nothing was bought.
+            ConfigError: a profile was asked for, and there is no key.
         """
         ask = Ask(
             platform=platform,
@@ -339,6 +354,7 @@ class SessionPool:
             max_duration=max_duration,
             max_cost=Money.parse(max_cost) if isinstance(max_cost, str) else max_cost,
             place=_caller(),
+            profile=profile,
         )
         return LeaseRequest(lambda: self._acquire(ask))
 
@@ -422,7 +438,7 @@ class SessionPool:
     def stats(self) -> PoolStats:
         """Count sessions, requests and leases of this moment."""
         self._check_opened()
-        return take_stats(self._view, self._leases.counts)
+        return take_stats(self._view, self._leases.counts, self._profiles.stats())
 
     def _open_sessions(self) -> list[tuple[str, str, int]]:
         return [(session.id, str(session.state), session.uses) for session in self._view.sessions.values()]

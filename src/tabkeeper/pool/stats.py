@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tabkeeper.pool.model import ENDING, State
 from tabkeeper.pool.view import View
+from tabkeeper.profiles.figures import ProfileStats
 
 
 class Frozen(BaseModel):
@@ -54,6 +55,7 @@ class PoolStats(Frozen):
     platforms: dict[str, PlatformStats]
     providers: dict[str, int]
     tenants: dict[str, int]
+    profiles: ProfileStats
 
     @property
     def reuse_rate(self) -> float:
@@ -87,7 +89,7 @@ class Counts:
         self.peak_sessions = max(self.peak_sessions, number)
 
 
-def take_stats(view: View, counts: Counts) -> PoolStats:
+def take_stats(view: View, counts: Counts, profiles: ProfileStats) -> PoolStats:
     """Count what the view holds now."""
     platforms = {name: dict.fromkeys(PlatformStats.model_fields, 0) for name in view.rules.platforms}
     for session in view.sessions.values():
@@ -122,5 +124,6 @@ def take_stats(view: View, counts: Counts) -> PoolStats:
         mean_wait_seconds=counts.waited / counts.leases if counts.leases else 0.0,
         platforms={name: PlatformStats(**row) for name, row in platforms.items()},
         providers={name: provider.sessions for name, provider in view.providers.items()},
+        profiles=profiles,
         tenants={name: n for name, n in view.leased_by_tenant.items() if n},
     )
