@@ -86,7 +86,7 @@ async def sdk(emulator) -> AsyncIterator[AsyncKernel]:
 async def test_everything_that_is_configured_is_asked_for(emulator):
     async with far(
         emulator,
-        project_id="p1",
+        project_id=emulator.project,
         region="eu-west",
         plan="kernel/headful",
         options={"viewport": {"width": 1280, "height": 800}, "profile": {"name": "shop"}},
@@ -94,7 +94,7 @@ async def test_everything_that_is_configured_is_asked_for(emulator):
         await kernel.create(SessionSpec(session_id="s1", platform="web (ü)", max_seconds=90.2))
     method, path, headers, body = emulator.requests[0]
     assert (method, path, headers["authorization"]) == ("POST", "/browsers", f"Bearer {KEY}")
-    assert headers["x-kernel-project-id"] == "p1"
+    assert headers["x-kernel-project-id"] == emulator.project
     assert json.loads(body) == {
         "headless": False,
         "viewport": {"width": 1280, "height": 800},
@@ -287,6 +287,19 @@ async def test_a_second_delete_counts_as_closed_whatever_is_answered(kernel, emu
     assert [one.phase for one in emulator.sessions.values()] == [Phase.COMPLETED]
 
 
+async def test_a_project_that_is_gone_does_not_make_its_sessions_look_over(kernel, emulator, tools):
+    made = await kernel.create(tools.spec("s1"))
+    async with far(emulator, project_id="other") as astray:
+        for asking in (
+            astray.create(tools.spec("s2")),
+            astray.close(made.provider_session_id),
+            astray.get(made.provider_session_id),
+        ):
+            with pytest.raises(ProviderRequestError, match=r"providers\.k\.project_id"):
+                await asking
+    assert len(emulator.running) == 1
+
+
 async def test_an_end_is_believed_when_it_is_seen(kernel, emulator, tools):
     made = await kernel.create(tools.spec())
     emulator.misbehave("get", "stale", times=2)
@@ -476,7 +489,7 @@ async def test_the_sdk_retries_a_create_that_was_dropped_and_pays_twice(emulator
 
 @pytest.mark.parametrize("named", [True, False])
 async def test_the_adapter_sends_what_the_sdk_sends(emulator, sdk, tools, named):
-    project = {"project_id": "p1"} if named else {}
+    project = {"project_id": emulator.project} if named else {}
     viewport = {"width": 800, "height": 600}
     async with far(
         emulator,

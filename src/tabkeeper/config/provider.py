@@ -89,7 +89,7 @@ class ProviderSettings(Settings):
     proxies: bool = Field(default=False, description="hosted: send traffic through the service's proxies.")
     keep_alive: bool = Field(
         default=False,
-        description="hosted: sessions outlive a broken connection; off, they end with it, so none is paid for in vain.",
+        description="browserbase, browserless: sessions outlive their connection; off, they end and cost no more.",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,

@@ -327,6 +327,9 @@ def _common(refusal: Refusal, what: str, *, once: bool) -> ProviderError:
             return ProviderAuthError(name, f"{message}; check providers.{name}.api_key")
         case 402:
             return ProviderPaymentError(name, message, retry_after=after)
+        case 404 | 410 if once:
+            # There is no session yet that could be unknown: a path, a profile or a project is.
+            return ProviderRequestError(name, message)
         case 404 | 410:
             return ProviderNotFoundError(name, message)
         case 429:

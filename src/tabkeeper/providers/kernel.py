@@ -80,6 +80,11 @@ class KernelProvider(HostedProvider):
         code = refusal.body.get("code") if isinstance(refusal.body, dict) else None
         said = f"{code} {refusal.message}".replace("_", " ")
         after = refusal.retry_after
+        if refusal.status == 404 and "project" in said:
+            # Else it would be taken to mean that there is no such session, and one that runs to be over.
+            return ProviderRequestError(
+                self.name, f"{refusal.message}; check providers.{self.name}.project_id"
+            )
         # How a reached limit of sessions is worded is not documented.
         if refusal.status == 529 or (refusal.status in {403, 409, 429} and _CONCURRENCY.search(said)):
             return ProviderCapacityError(self.name, f"no capacity: {refusal.message}", retry_after=after)

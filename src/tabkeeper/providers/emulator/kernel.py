@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from tabkeeper.providers.emulator.core import Emulator, Refused
-from tabkeeper.providers.emulator.faults import Fault
+from tabkeeper.providers.emulator.core import Answer, Emulator, Refused
+from tabkeeper.providers.emulator.faults import Fault, Verb
 from tabkeeper.providers.emulator.sessions import EmulatedSession, Phase
 
 STANDBY_SECONDS = 5.0
@@ -45,7 +45,10 @@ _WORDS = {
 
 
 class KernelEmulator(Emulator):
-    """See `Emulator`. Its limits of time are Kernel's own, whatever `limits` says: only idle sessions are ended."""
+    """See `Emulator`. Its limits of time are Kernel's own, whatever `limits` says: only idle sessions are ended.
+
+    Beside the API it keeps one project, whose id is `project`.
+    """
 
     kind = "kernel"
     strangers = 401
@@ -55,6 +58,10 @@ class KernelEmulator(Emulator):
     """Whether a refusal for too many sessions says so; undocumented. Else it is a bare 429 without Retry-After."""
     settle_seconds = 0.0
     """For this long after its end a session's usage is pending."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.project = secrets.token_hex(12)
 
     def routes(self) -> Sequence[BaseRoute]:
         """See `Emulator.routes`."""
@@ -135,6 +142,11 @@ class KernelEmulator(Emulator):
 
     def _named(self, name: str) -> EmulatedSession | None:
         return next((one for one in self.running if one.request.get("name") == name), None)
+
+    async def _answer(self, verb: Verb, request: Request, answer: Answer) -> Response:
+        if request.headers.get("x-kernel-project-id", self.project) != self.project:
+            raise Refused(404, "Project not found or inactive", {"code": "project_not_found"})
+        return await super()._answer(verb, request, answer)
 
     async def _create(self, request: Request) -> Response:
         body = await _body(request)
