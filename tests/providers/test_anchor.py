@@ -136,6 +136,7 @@ async def test_a_session_is_not_thought_to_live_past_the_last_whole_minute(tools
     ("settings", "told"),
     [
         ({"region": "us-east"}, "providers.anchor.region"),
+        ({"project_id": "p"}, "providers.anchor.project_id"),
         ({"options": {"session": {"timeout": {"max_duration": 5}}}}, "session.timeout.max_duration"),
         ({"options": {"session": 5}}, "must be tables"),
         ({"options": {"session": {"tags": "x"}}}, "tags a list"),

@@ -34,6 +34,7 @@ KEY_VARIABLES = {
     "browser_use": "BROWSER_USE_API_KEY",
     "browserbase": "BROWSERBASE_API_KEY",
     "browserless": "BROWSERLESS_TOKEN",
+    "hyperbrowser": "HYPERBROWSER_API_KEY",
     "kernel": "KERNEL_API_KEY",
     "steel": "STEEL_API_KEY",
 }
@@ -52,6 +53,7 @@ class ProviderSettings(Settings):
         "browser_use",
         "browserbase",
         "browserless",
+        "hyperbrowser",
         "kernel",
         "steel",
     ] = Field(description="Which adapter to use.")

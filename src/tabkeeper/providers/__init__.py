@@ -39,6 +39,10 @@ def make_provider(name: str, settings: ProviderSettings) -> Provider:
             from tabkeeper.providers.browserbase import BrowserbaseProvider
 
             return BrowserbaseProvider(name, settings)
+        case "hyperbrowser":
+            from tabkeeper.providers.hyperbrowser import HyperbrowserProvider
+
+            return HyperbrowserProvider(name, settings)
         case "kernel":
             from tabkeeper.providers.kernel import KernelProvider
 

@@ -53,6 +53,10 @@ class AnchorProvider(HostedProvider):
 
     def __init__(self, name: str, settings: ProviderSettings, **more: Any) -> None:
         super().__init__(name, settings, **more)
+        if settings.project_id is not None:
+            raise ConfigError(
+                f"providers.{name}.project_id: a key of anchor belongs to one project; remove it"
+            )
         session = settings.options.get("session", {})
         timeout = session.get("timeout", {}) if isinstance(session, dict) else None
         if not isinstance(timeout, dict) or not isinstance(session.get("tags", []), list):

@@ -388,6 +388,13 @@ class HostedProvider(ABC):
             max_seconds = min(max_seconds, can.max_seconds)
         return max(max_seconds, can.min_seconds)
 
+    def _prolong(self, provider_session_id: str, seconds: float) -> None:
+        """Remember that a session was extended, by so much from now at least."""
+        known = self._known.get(provider_session_id)
+        if known is not None:
+            over_at = max(known.over_at, self._clock.monotonic() + seconds)
+            self._known[provider_session_id] = replace(known, over_at=over_at)
+
     def _over(self, provider_session_id: str, reason: str) -> None:
         """Tell once of a session that was thought to run."""
         known = self._known.pop(provider_session_id, None)

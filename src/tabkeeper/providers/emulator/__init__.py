@@ -16,6 +16,7 @@ from tabkeeper.providers.emulator.browserbase import BrowserbaseEmulator
 from tabkeeper.providers.emulator.browserless import BrowserlessEmulator
 from tabkeeper.providers.emulator.core import Bill, Emulator, Limits
 from tabkeeper.providers.emulator.faults import Deed, Fault
+from tabkeeper.providers.emulator.hyperbrowser import HyperbrowserEmulator
 from tabkeeper.providers.emulator.kernel import KernelEmulator
 from tabkeeper.providers.emulator.server import serving
 from tabkeeper.providers.emulator.sessions import EmulatedSession, Phase
@@ -26,6 +27,7 @@ KINDS: dict[str, type[Emulator]] = {
     "browser_use": BrowserUseEmulator,
     "browserbase": BrowserbaseEmulator,
     "browserless": BrowserlessEmulator,
+    "hyperbrowser": HyperbrowserEmulator,
     "kernel": KernelEmulator,
     "steel": SteelEmulator,
 }
@@ -42,6 +44,7 @@ __all__ = [
     "EmulatedSession",
     "Emulator",
     "Fault",
+    "HyperbrowserEmulator",
     "KernelEmulator",
     "Limits",
     "Phase",

@@ -92,12 +92,15 @@ class Emulator(ABC):
             "browser_use",
             "browserbase",
             "browserless",
+            "hyperbrowser",
             "kernel",
             "steel",
         ]
     ]
     strangers: ClassVar[int] = 401
     """Status with which a connection without a right to a session is refused."""
+    keeps_labels: ClassVar[bool] = True
+    """Its API has a place for a client's own name of a session, or ids that clients choose."""
     starts_on_connect: ClassVar[bool] = False
     """A session has no browser, and costs nothing, before somebody connects."""
 
