@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from tabkeeper import __version__
+from tabkeeper.cli.alerts import alerts_app
 from tabkeeper.cli.db import db_app
 from tabkeeper.cli.doctor import doctor
 from tabkeeper.cli.emulate import emulate
@@ -81,6 +82,7 @@ def _register() -> None:
     app.add_typer(providers_app, name="providers")
     app.command()(verify)
     app.command()(emulate)
+    app.add_typer(alerts_app, name="alerts")
     app.add_typer(db_app, name="db")
 
 

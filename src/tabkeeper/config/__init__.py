@@ -6,6 +6,7 @@ whole, `reading` the way from a file to it; a mistake becomes one `ConfigError` 
 
 from __future__ import annotations
 
+from tabkeeper.config.alerts import AlertSettings, WebhookSettings
 from tabkeeper.config.profile import ProfileSettings, TrustSettings
 from tabkeeper.config.provider import ProviderSettings, RateSettings
 from tabkeeper.config.reading import load_config, parse_config
@@ -35,6 +36,7 @@ from tabkeeper.config.values import (
 )
 
 __all__ = [
+    "AlertSettings",
     "AnyDuration",
     "BudgetSettings",
     "Dollars",
@@ -54,6 +56,7 @@ __all__ = [
     "Settings",
     "TenantSettings",
     "TrustSettings",
+    "WebhookSettings",
     "Zone",
     "check_domain",
     "check_zone",

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tabkeeper.config.alerts import AlertSettings
 from tabkeeper.config.profile import ProfileSettings
 from tabkeeper.config.provider import ProviderSettings
 from tabkeeper.config.sections import (
@@ -36,6 +37,7 @@ class PoolConfig(Settings):
     tenants: dict[Name, TenantSettings] = Field(default_factory=dict)
     profiles: ProfileSettings = Field(default_factory=ProfileSettings)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
+    alerts: AlertSettings = Field(default_factory=AlertSettings)
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:

@@ -21,6 +21,7 @@ from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import BudgetSettings, PoolConfig
 from tabkeeper.errors import BudgetExceededError, LedgerUnavailableError
 from tabkeeper.ledger import invariants, processes, registry, schema, sums
+from tabkeeper.ledger.alerting import AlertOutbox
 from tabkeeper.ledger.budgets import Denial
 from tabkeeper.ledger.engines import is_away, is_memory, parse_url, read_engine, write_engine
 from tabkeeper.ledger.instants import length_us, micros, moment
@@ -73,6 +74,8 @@ class Ledger:
     """Eight hex digits that tell this ledger from others; session ids, and so labels at providers, begin with it."""
     reader: Engine
     """Read-only engine for reports."""
+    alerts: AlertOutbox
+    """What somebody should hear of, and who has heard."""
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Ledger:
         self._writer = writer
         self._engine = engine
         self._inline = inline
+        self.alerts = AlertOutbox(writer, self._read, clock)
         self._prices = Prices(config.providers)
         self._open: dict[str, _Open] = {}
         self._registered = False

@@ -465,11 +465,11 @@ class AlertEventRow(Table, table=True):
     """Something somebody should hear of, written with its cause; sending it comes later."""
 
     __tablename__: ClassVar[Any] = "alert_event"
-    __table_args__: ClassVar[Any] = (UniqueConstraint("dedupe_key"), Index("ix_alert_event_state", "state"))
+    __table_args__: ClassVar[Any] = (UniqueConstraint("dedupe_key"), Index("ix_alert_event_at", "at"))
     id: int | None = _serial()
     dedupe_key: str = _text()
     kind: str = _text()
-    """threshold, denied, overrun, estimate."""
+    """threshold, denied, overrun, estimate, leak ...; what people read of each is in `alerts.alert`."""
     at: int = _instant()
     budget: str | None = _maybe()
     window_id: int | None = Field(default=None, sa_type=BigInteger, foreign_key="budget_window.id")
@@ -480,9 +480,27 @@ class AlertEventRow(Table, table=True):
     limit_n: int | None = Field(default=None, sa_type=BigInteger)
     session_id: str | None = _maybe()
     detail: str = _text("")
+
+
+class AlertChannelRow(Table, table=True):
+    """Where alerts go; a channel hears of nothing that happened before it was first known."""
+
+    __tablename__: ClassVar[Any] = "alert_channel"
+    name: str = _key()
+    since: int = _instant()
+
+
+class AlertDeliveryRow(Table, table=True):
+    """How far one alert has come on one channel; until `next_at` it belongs to who claimed it."""
+
+    __tablename__: ClassVar[Any] = "alert_delivery"
+    event_id: int = _ref("alert_event.id", key=True)
+    channel: str = _key("alert_channel.name")
     state: str = _text("pending")
+    """pending, delivered or dead."""
     attempts: int = _number()
     next_at: int = _number()
+    last_error: str = _text("")
     delivered_at: int | None = _instant(optional=True)
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tabkeeper.ledger import journal
+from tabkeeper.ledger import alerting, journal
 from tabkeeper.ledger.budgets import StaleBudgetsError, WindowBook, tell
 from tabkeeper.ledger.instants import length_us, micros
 from tabkeeper.ledger.journal import Books
@@ -72,6 +72,11 @@ class LedgerOperations:
                     "UPDATE release_outbox SET confirmed_at = :at WHERE session_id = :session_id",
                     **_only(operation, "at", "session_id"),
                 )
+            case "alert":
+                values = {key: value for key, value in operation.items() if key != "op"}
+                return tell(tx, **values)
+            case "alert_delivered" | "alert_failed":
+                return alerting.apply(tx, operation)
             case unknown:
                 raise ValueError(f"the ledger knows no operation {unknown!r}")
 

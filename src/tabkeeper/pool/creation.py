@@ -39,6 +39,7 @@ from tabkeeper.pool.debts import Debt
 from tabkeeper.pool.model import PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
 from tabkeeper.pool.sessions import Running, Sessions
+from tabkeeper.pool.stats import Counts
 from tabkeeper.pool.sweeper import FIRST_PAUSE, Sweeper
 from tabkeeper.providers.base import Provider, RemoteSession, SessionSpec
 from tabkeeper.vault import Vault
@@ -70,6 +71,7 @@ class Creation:
         sessions: Sessions,
         vault: Vault,
         sweeper: Sweeper,
+        counts: Counts,
         refuse: Callable[[Request, TabkeeperError], None],
     ) -> None:
         self._config = config
@@ -81,6 +83,7 @@ class Creation:
         self._sessions = sessions
         self._vault = vault
         self._sweeper = sweeper
+        self._counts = counts
         self._refuse = refuse
 
     def create(self, session: Session) -> None:
@@ -265,6 +268,7 @@ class Creation:
             "" if seconds == patience else ", the life its hold allows: raise session_ttl or max_session_cost"
         )
         running.sent = True
+        self._counts.creations += 1
         try:
             async with asyncio.timeout(seconds):
                 return await self._providers[session.provider].create(spec)
@@ -288,6 +292,7 @@ class Creation:
 
     def _creation_failed(self, running: Running, error: ProviderError) -> None:
         session = running.session
+        self._counts.creations_failed += 1
         self._sessions.running.pop(session.id, None)
         log.warning("session %s (platform %r) was not created: %s", session.id, session.lane.platform, error)
         rules = self._rules_of(session)

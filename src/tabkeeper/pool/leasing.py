@@ -73,6 +73,7 @@ class Leases:
         board: Board,
         sessions: Sessions,
         profiles: ProfileStore,
+        counts: Counts,
     ) -> None:
         self._config = config
         self._providers = providers
@@ -87,7 +88,7 @@ class Leases:
         self._asked: dict[int, Ask] = {}
         self._arrivals = 0
         self._ended = asyncio.Event()
-        self.counts = Counts()
+        self.counts = counts
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -224,6 +225,7 @@ class Leases:
         counts.leases += 1
         counts.reused += not holding.is_first
         counts.waited += now - request.arrived_at
+        counts.waited_for(now - request.arrived_at)
         future.set_result(Lease(self, holding))
 
     def _cap_lease(self, ask: Ask, running: Running, age: float, now: Instant) -> bool:
@@ -258,6 +260,7 @@ class Leases:
         """Answer a waiting request with an error."""
         self._board.withdraw(request)
         self.counts.refused += 1
+        self.counts.waited_for(self._clock.monotonic() - request.arrived_at)
         future = self._futures.get(request.id)
         if future is not None and not future.done():
             future.set_exception(error)
@@ -269,14 +272,14 @@ class Leases:
             return
         self.counts.leaks += 1
         holding = running.holding
-        log.warning(
-            "lease %s on platform %r has been held for %.0f s; it was taken at %s and is reclaimed in %.0f s",
-            holding.id,
-            session.lane.platform,
-            self._clock.monotonic() - holding.granted_at,
-            holding.place,
-            max(0.0, session.lease_ends - self._clock.monotonic()),
+        held = self._clock.monotonic() - holding.granted_at
+        left = max(0.0, session.lease_ends - self._clock.monotonic())
+        said = (
+            f"lease {holding.id} on platform {session.lane.platform!r} has been held for {held:.0f} s; it was taken "
+            f"at {holding.place} and is reclaimed in {left:.0f} s"
         )
+        log.warning("%s", said)
+        self._ledger.alerts.tell("leak", f"leak|{holding.id}", said, session_id=session.id)
 
     # ── what leases ask of us (lease.Host) ─────────────────────────────────────────────────────────────────────────
 

@@ -16,6 +16,9 @@ from random import Random
 from types import TracebackType
 from typing import Self, assert_never
 
+from tabkeeper.alerts.channel import Channel, Hook, HookChannel, LogChannel, find_hooks
+from tabkeeper.alerts.dispatch import Dispatcher
+from tabkeeper.alerts.webhook import Webhook
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import PoolConfig, load_config, parse_duration
 from tabkeeper.errors import PoolClosedError, PoolError, QueueTimeoutError, TabkeeperError
@@ -40,9 +43,10 @@ from tabkeeper.pool.model import (
 )
 from tabkeeper.pool.rules import rules_from
 from tabkeeper.pool.sessions import Sessions
-from tabkeeper.pool.stats import PoolStats, take_stats
+from tabkeeper.pool.stats import Counts, PoolStats, take_stats
 from tabkeeper.pool.sweeper import Sweeper, label_prefix
 from tabkeeper.pool.view import View
+from tabkeeper.pool.watch import PoolSample, Watch
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
@@ -91,6 +95,7 @@ class SessionPool:
         self._rng = rng or Random()  # noqa: S311 - ids and jitter, no secrets
         self._inline_ledger = inline_ledger
         self._providers: dict[str, Provider] = {}
+        self._hooks: list[Hook] = []
         self._opened = False
         self._ready = False
         self._closing: asyncio.Task[None] | None = None
@@ -121,6 +126,7 @@ class SessionPool:
         if self._opened:
             raise PoolClosedError("this pool was opened before; make a new one")
         self._opened = True
+        since, channels = self._clock.now(), self._channels()
         self._vault = Vault([key.get_secret_value() for key in self.config.security.keys])
         self._ledger = await Ledger.open(
             self.config,
@@ -136,6 +142,7 @@ class SessionPool:
             )
             self._view = View(rules_from(self.config, self._ledger), self._new_id)
             self._board = MemoryBoard(self._view, self._clock, self._carry_out)
+            counts = Counts()
             self._sessions = Sessions(
                 self.config,
                 providers=self._providers,
@@ -163,6 +170,7 @@ class SessionPool:
                 sessions=self._sessions,
                 vault=self._vault,
                 sweeper=self._sweeper,
+                counts=counts,
                 refuse=self._refuse,
             )
             self._profiles = ProfileStore(self._ledger, self._vault, self._clock, self.config.profiles)
@@ -174,17 +182,32 @@ class SessionPool:
                 board=self._board,
                 sessions=self._sessions,
                 profiles=self._profiles,
+                counts=counts,
             )
             for provider in self._providers.values():
                 await provider.start(self._sessions.lost)
             await self._sweep_first()
+            self._watch = Watch(
+                self.config.alerts,
+                stats=self.stats,
+                view=self._view,
+                counts=counts,
+                outbox=self._ledger.alerts,
+                clock=self._clock,
+            )
+            self._dispatcher = Dispatcher(
+                self._ledger.alerts, self.config.alerts, channels, since=since, rng=self._rng
+            )
             self._jobs = Jobs(
-                self._ledger,
-                self._sweeper,
-                self.config,
-                self.stats,
-                self._open_sessions,
+                ledger=self._ledger,
+                sweeper=self._sweeper,
                 profiles=self._profiles,
+                config=self.config,
+                stats=self.stats,
+                sessions=self._open_sessions,
+                watch=self._watch,
+                dispatcher=self._dispatcher,
+                books=self._books,
             )
             if isinstance(self._clock, SystemClock):
                 self._jobs.start()
@@ -279,13 +302,15 @@ class SessionPool:
         await self._end_bounded("the sweeper", self._sweeper.aclose(), bound)
         await self._end_bounded("Playwright", self._sessions.connections.aclose(), bound)
         await self._end_providers(bound)
+        # The end itself may have raised alerts; what cannot be delivered now is delivered by the next start.
+        await self._end_bounded("the delivery of alerts", self._dispatcher.run(), bound)
         await self._ledger.aclose()
 
     async def _end_providers(self, bound: float) -> None:
         for name, provider in self._providers.items():
             await self._end_bounded(f"provider {name!r}", provider.aclose(), bound)
 
-    async def _end_bounded(self, what: str, ending: Awaitable[None], bound: float) -> None:
+    async def _end_bounded(self, what: str, ending: Awaitable[object], bound: float) -> None:
         """Await an end, but not for ever, and whatever it raises: the others must end, too."""
         try:
             async with asyncio.timeout(bound):
@@ -439,6 +464,34 @@ class SessionPool:
         """Count sessions, requests and leases of this moment."""
         self._check_opened()
         return take_stats(self._view, self._leases.counts, self._profiles.stats())
+
+    def samples(self) -> list[PoolSample]:
+        """Return the pool's figures minute by minute, of the last hour, oldest first."""
+        self._check_opened()
+        return list(self._watch.samples)
+
+    def on_alert(self, hook: Hook) -> Hook:
+        """Call `hook` with every `Alert` from now on; also usable as a decorator.
+
+        A coroutine function runs on the event loop, any other function in a thread. What it raises is logged and it
+        is called again later, so it may see an alert twice (by the same `Alert.key`), but none is lost. Several
+        processes that register the same function share it: one of them is told.
+        """
+        self._hooks.append(hook)
+        if self._ready:
+            self._dispatcher.add_hook(hook)
+        return hook
+
+    def _channels(self) -> list[Channel]:
+        """Return where alerts go.
+
+        Raises:
+            ConfigError: a hook cannot be loaded.
+        """
+        settings = self.config.alerts
+        hooks = [HookChannel(hook) for hook in self._hooks]
+        webhooks = [Webhook(one, clock=self._clock) for one in settings.webhooks]
+        return [*([LogChannel()] if settings.log else []), *find_hooks(settings.hooks), *hooks, *webhooks]
 
     def _open_sessions(self) -> list[tuple[str, str, int]]:
         return [(session.id, str(session.state), session.uses) for session in self._view.sessions.values()]

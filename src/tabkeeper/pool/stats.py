@@ -45,6 +45,7 @@ class PoolStats(Frozen):
     leases: int
     reused: int
     refused: int
+    creations: int
     creations_failed: int
     leaks: int
     reclaimed: int
@@ -67,9 +68,11 @@ class Counts:
     """Counters of one pool, raised where the event happens."""
 
     __slots__ = (
+        "creations",
         "creations_failed",
         "leaks",
         "leases",
+        "longest_wait",
         "lost",
         "peak_queued",
         "peak_sessions",
@@ -80,9 +83,18 @@ class Counts:
     )
 
     def __init__(self) -> None:
-        self.leases = self.reused = self.refused = self.creations_failed = 0
+        self.leases = self.reused = self.refused = self.creations = self.creations_failed = 0
         self.leaks = self.reclaimed = self.lost = self.peak_queued = self.peak_sessions = 0
-        self.waited = 0.0
+        self.waited = self.longest_wait = 0.0
+
+    def waited_for(self, seconds: float) -> None:
+        """Count how long a request waited that was served, or given up."""
+        self.longest_wait = max(self.longest_wait, seconds)
+
+    def take_longest_wait(self) -> float:
+        """Return the longest wait since this was last asked."""
+        longest, self.longest_wait = self.longest_wait, 0.0
+        return longest
 
     def saw_sessions(self, number: int) -> None:
         """Remember the most sessions there were at once."""
@@ -115,6 +127,7 @@ def take_stats(view: View, counts: Counts, profiles: ProfileStats) -> PoolStats:
         leases=counts.leases,
         reused=counts.reused,
         refused=counts.refused,
+        creations=counts.creations,
         creations_failed=counts.creations_failed,
         leaks=counts.leaks,
         reclaimed=counts.reclaimed,

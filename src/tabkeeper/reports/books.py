@@ -17,6 +17,7 @@ from tabkeeper.ledger.types import Violation
 from tabkeeper.ledger.windows import window_bounds, window_of_date
 from tabkeeper.money import Money
 from tabkeeper.reports.daily import build_report, cost_between
+from tabkeeper.reports.outlook import Overstep, oversteps
 from tabkeeper.reports.report import CostReport, ReportPeriod
 
 T = TypeVar("T")
@@ -73,6 +74,16 @@ class Books:
         return await self._read(
             lambda engine: build_report(engine, period=period, zone=self._timezone, now=now, day=date)
         )
+
+    async def oversteps(self) -> list[Overstep]:
+        """Return the budgets whose open window is forecast to end over its limit."""
+        now = self._clock.now()
+
+        def query(engine: Engine) -> list[Overstep]:
+            with engine.connect() as connection:
+                return oversteps(connection, now)
+
+        return await self._read(query)
 
     async def verify(self) -> list[Violation]:
         """Return every broken invariant of the ledger; an empty list means that all of it adds up."""

@@ -1,0 +1,89 @@
+"""Looks at the pool once a minute: keeps samples of its figures, and raises what the alert rules find in them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+
+from tabkeeper.alerts.rules import Sample, judge
+from tabkeeper.clock import Clock
+from tabkeeper.config import AlertSettings
+from tabkeeper.ledger.alerting import AlertOutbox
+from tabkeeper.pool.stats import Counts, Frozen, PoolStats
+from tabkeeper.pool.view import View
+
+EVERY = 60.0
+"""Seconds between two samples."""
+_KEPT = 60
+
+
+class PoolSample(Frozen):
+    """The pool at one minute; `longest_wait_seconds` is that of the minute before."""
+
+    at: datetime
+    sessions: int
+    idle: int
+    leased: int
+    unhealthy: int
+    queued: int
+    leases: int
+    creations: int
+    creations_failed: int
+    longest_wait_seconds: float
+
+
+class Watch:
+    """The samples of one pool: the last hour's for people, the last window's for the rules."""
+
+    def __init__(
+        self,
+        settings: AlertSettings,
+        *,
+        stats: Callable[[], PoolStats],
+        view: View,
+        counts: Counts,
+        outbox: AlertOutbox,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._stats = stats
+        self._view = view
+        self._counts = counts
+        self._outbox = outbox
+        self._clock = clock
+        self._window: deque[Sample] = deque(maxlen=int(settings.window.total_seconds() // EVERY) + 2)
+        self.samples: deque[PoolSample] = deque(maxlen=_KEPT)
+
+    def look(self) -> PoolSample:
+        """Take a sample, and tell what it shows."""
+        now, stats = self._clock.now(), self._stats()
+        mono = self._clock.monotonic()
+        waiting = max((mono - request.arrived_at for request in self._view.requests.values()), default=0.0)
+        longest = max(waiting, self._counts.take_longest_wait())
+        sample = PoolSample(
+            at=now,
+            sessions=stats.sessions,
+            idle=stats.idle,
+            leased=stats.leased,
+            unhealthy=stats.unhealthy,
+            queued=stats.queued,
+            leases=stats.leases,
+            creations=stats.creations,
+            creations_failed=stats.creations_failed,
+            longest_wait_seconds=longest,
+        )
+        self.samples.append(sample)
+        self._window.append(
+            Sample(
+                at=now,
+                creations=stats.creations,
+                creations_failed=stats.creations_failed,
+                sessions=stats.sessions,
+                unhealthy=stats.unhealthy,
+                longest_wait=longest,
+            )
+        )
+        for verdict in judge(tuple(self._window), self._settings):
+            self._outbox.tell(verdict.kind, verdict.key, verdict.detail)
+        return sample
