@@ -39,7 +39,7 @@ MISTAKES = {
         '[providers.local]\nkind = "local"\n[providers.local.rates]\nper_hours = "1"',
         ["providers.local.rates.per_hours", "did you mean 'per_hour'?"],
     ),
-    "unknown section": ("[limits]\nx = 1", ["'limits'", "known here: pool, ledger, security, budgets"]),
+    "unknown section": ("[limits]\nx = 1", ["'limits'", "known here: pool, ledger, budgets"]),
     "zone with a typing error": (
         '[ledger]\ntimezone = "Europe/Berln"',
         ["ledger.timezone", "'Europe/Berlin'"],
