@@ -29,6 +29,7 @@ lint: setup ## Check format, style, types, layers, migrations and generated docu
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/check_migrations.py
 	@$(BIN)/python scripts/gen_config_docs.py --check
+	@$(BIN)/python scripts/gen_provider_docs.py --check
 
 format: setup ## Format the code and apply the safe fixes.
 	@$(BIN)/ruff format .
@@ -43,6 +44,7 @@ proof: setup ## Run the long proofs at full count; results go to benchmarks/resu
 
 docs: setup ## Write the generated documents again.
 	@$(BIN)/python scripts/gen_config_docs.py
+	@$(BIN)/python scripts/gen_provider_docs.py
 
 clean: ## Remove the virtual environment, caches and build output.
 	rm -rf .venv build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,13 +10,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import tabkeeper
 from tabkeeper import Lease, PoolConfig, PoolStats, SessionPool, errors
-from tabkeeper.config import parse_config
+from tabkeeper.config import load_config, parse_config
+from tabkeeper.config.provider import KEY_VARIABLES
+from tabkeeper.ledger.prices import Prices
+from tabkeeper.providers import make_provider
 from tabkeeper.reports.render_csv import COLUMNS
 from tabkeeper.reports.report import BudgetFigures, CostReport, Usage
 
@@ -158,3 +162,22 @@ def test_every_page_is_in_the_index() -> None:
     assert not [
         page.name for page in DOCS.glob("*.md") if page.name != "index.md" and f"({page.name})" not in index
     ]
+
+
+@pytest.mark.parametrize("kind", KEY_VARIABLES)
+def test_the_page_of_a_provider_begins_with_a_configuration_that_is_complete(
+    kind: str, tmp_path: Path
+) -> None:
+    page = text(f"providers/{kind.replace('_', '-')}.md")
+    block = re.search(r"^( *)```toml\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    file = tmp_path / "tabkeeper.toml"
+    file.write_text(textwrap.dedent(block[2]), encoding="utf-8")
+    settings = load_config(file, {KEY_VARIABLES[kind]: "a-key"})
+    (name,) = settings.providers
+    assert settings.providers[name].kind == kind
+    (platform,) = settings.platforms.values()
+    assert list(platform.providers) == [name]
+    assert Prices(settings.providers).current(name, datetime.now(UTC)).components
+    make_provider(name, settings.providers[name])
+    assert f"`tabkeeper emulate {kind}`" in page

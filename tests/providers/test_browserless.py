@@ -223,9 +223,27 @@ async def test_a_session_whose_creation_got_no_answer_costs_nothing(emulator, to
         with pytest.raises(OutcomeUnknownError):
             await bl.create(tools.spec("s1"))
         assert await bl.list("s1") == []
+        with pytest.raises(ProviderNotFoundError, match="has no browser"):
+            await bl.find("s1")
+        async with far(emulator) as other:
+            assert await other.find("s1") is None, "it cannot know whether somebody connected"
     assert len(emulator.sessions) == 1
     assert (emulator.bill().sessions, emulator.bill().seconds, emulator.units()) == (0, 0, 0)
     emulator.end(emulator.running[0], Phase.COMPLETED, "test")
+
+
+async def test_what_a_cancelled_create_makes_after_all_is_ended_and_counts_as_nothing(emulator, tools):
+    emulator.misbehave("create", "slow", seconds=0.3)
+    async with far(emulator) as bl:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await bl.create(tools.spec("s1"))
+        with pytest.raises(ProviderNotFoundError):
+            await bl.find("s1")
+        async with asyncio.timeout(5):
+            while not emulator.sessions or emulator.running:
+                await asyncio.sleep(0.01)
+    assert emulator.bill().sessions == 0
 
 
 # ── ending ─────────────────────────────────────────────────────────────────────────────────────────────────────────

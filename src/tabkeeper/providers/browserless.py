@@ -6,6 +6,7 @@ creation got no answer costs nothing, although nothing there can list it.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from tabkeeper.providers.base import Capabilities, Check, RemoteSession, Session
 from tabkeeper.providers.hosted import HostedProvider
 from tabkeeper.providers.http import Refusal
 
+_MOST_UNANSWERED = 1000
 _UNITS = re.compile(r"\bunits?\b", re.IGNORECASE)
 _ID = re.compile(r"(?:([\w-]{1,256})\.)?([\w-]{1,128})", re.ASCII)
 _ENDPOINT = re.compile(r"/e/([\w-]{1,256})/session/[\w-]+", re.ASCII)
@@ -51,6 +53,26 @@ class BrowserlessProvider(HostedProvider):
         super().__init__(*args, **more)
         self._made: dict[str, RemoteSession] = {}
         """Sessions of this object that have not been ended."""
+        self._unanswered: dict[str, None] = {}
+        """Labels of sessions whose address nobody was ever given."""
+
+    async def create(self, spec: SessionSpec) -> RemoteSession:
+        """See `Provider.create`."""
+        try:
+            return await super().create(spec)
+        except (OutcomeUnknownError, asyncio.CancelledError):
+            self._unanswered[spec.session_id] = None
+            if len(self._unanswered) > _MOST_UNANSWERED:
+                del self._unanswered[next(iter(self._unanswered))]
+            raise
+
+    async def find(self, label: str) -> RemoteSession | None:
+        """See `Provider.find`: what was created without an answer never has a browser, so it is no session."""
+        if label in self._unanswered:
+            raise ProviderNotFoundError(
+                self.name, f"nobody can connect to session {label}, so it has no browser"
+            )
+        return await super().find(label)
 
     def _headers(self, key: SecretStr) -> Mapping[str, SecretStr]:  # noqa: ARG002 - it goes into the query
         return {}
