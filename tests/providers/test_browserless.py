@@ -21,6 +21,7 @@ from tabkeeper.errors import (
     OutcomeUnknownError,
     ProviderAuthError,
     ProviderCapacityError,
+    ProviderNotFoundError,
     ProviderPaymentError,
     ProviderRateLimitError,
     ProviderRequestError,
