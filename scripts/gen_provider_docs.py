@@ -18,8 +18,8 @@ TARGET = DOCS / "hosted.md"
 TABLE = re.compile(r"(?<=<!-- table: begin -->\n).*?(?=<!-- table: end -->)", re.DOTALL)
 
 HEAD = """\
-| | key in | ends by itself after | found by label | tells usage | tells its limit | live view | regions | proxies |
-|---|---|---|---|---|---|---|---|---|
+| | key in | ends by itself after | found by label | tells usage | tells its limit | can be extended | live view | regions | proxies |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -36,7 +36,15 @@ def page(text: str) -> str:
 def _row(kind: str) -> str:
     settings = ProviderSettings(kind=kind, api_key=SecretStr("none"))  # type: ignore[arg-type]
     can = make_provider(kind, settings).capabilities
-    marks = (can.list_by_label, can.usage, can.concurrency, can.live_view, can.regions, can.proxies)
+    marks = (
+        can.list_by_label,
+        can.usage,
+        can.concurrency,
+        can.extend,
+        can.live_view,
+        can.regions,
+        can.proxies,
+    )
     cells = [_name(kind), f"`{KEY_VARIABLES[kind]}`", _life(can), *("yes" if mark else "-" for mark in marks)]
     return f"| {' | '.join(cells)} |\n"
 
