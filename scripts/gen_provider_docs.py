@@ -18,7 +18,7 @@ TARGET = DOCS / "hosted.md"
 TABLE = re.compile(r"(?<=<!-- table: begin -->\n).*?(?=<!-- table: end -->)", re.DOTALL)
 
 HEAD = """\
-| | key in | ends by itself after | found by label | tells usage | tells its limit | can be extended | live view | regions | proxies |
+| | key in | ends itself after | found by label | tells usage | tells limit | extended | live view | regions | proxies |
 |---|---|---|---|---|---|---|---|---|---|
 """
 
