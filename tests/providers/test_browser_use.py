@@ -265,7 +265,7 @@ async def test_a_session_that_never_gets_an_address_is_given_back(tools, readabl
 
     bu = BrowserUseProvider("bu", settings(), transport=httpx.MockTransport(answer), sleep=moment)
     await bu.start(lambda *_: None)
-    with pytest.raises(ProviderUnavailableError, match="no address"):
+    with pytest.raises(OutcomeUnknownError, match="no address"):
         await bu.create(tools.spec("s1"))
     assert (asked[0], asked[-1]) == ("POST", "PATCH")
 

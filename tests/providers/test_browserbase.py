@@ -234,7 +234,7 @@ async def test_a_browser_that_boots_is_waited_for_and_one_that_fails_is_given_ba
             while not emulator.sessions:
                 await asyncio.sleep(0.001)
             await emulator.lose(next(iter(emulator.sessions)))
-            with pytest.raises(ProviderUnavailableError, match="ERROR"):
+            with pytest.raises(OutcomeUnknownError, match="ERROR"):
                 await creating
             assert emulator.running == []
 
@@ -333,7 +333,7 @@ async def test_a_session_without_an_address_is_given_back(tools):
         "bb", ProviderSettings(kind="browserbase", api_key=KEY), transport=httpx.MockTransport(answer)
     )
     await bb.start(lambda *_: None)
-    with pytest.raises(ProviderUnavailableError, match="no address"):
+    with pytest.raises(OutcomeUnknownError, match="no address"):
         await bb.create(tools.spec("s1"))
     assert released == [{"status": "REQUEST_RELEASE"}]
 

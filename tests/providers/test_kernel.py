@@ -270,7 +270,7 @@ async def test_a_session_without_an_address_is_given_back(tools):
 
     kernel = KernelProvider("k", settings(), transport=httpx.MockTransport(answer))
     await kernel.start(lambda *_: None)
-    with pytest.raises(ProviderUnavailableError, match="no address"):
+    with pytest.raises(OutcomeUnknownError, match="no address"):
         await kernel.create(tools.spec("s1"))
     assert asked == ["POST", "DELETE", "GET"]
 

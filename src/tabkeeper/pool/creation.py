@@ -350,17 +350,13 @@ class Creation:
                 if found is not None and found.running and found.connect_url:
                     return found
                 if found is None and provider.capabilities.host_bound:
-                    # Only a provider on this machine can be sure that nothing appears later.
                     await self._void(session, "not created: no answer")
                     return None
-                if (found is not None and not found.running) or not provider.capabilities.own_timeout:
+                if found is not None and not found.running:
                     break
             await asyncio.sleep(min(pause, max(0.0, until - self._clock.monotonic())))
             pause *= 2
-        if provider.capabilities.own_timeout:
-            self._leave_to_sweeper(running)
-        else:
-            await self._settle_orphan(session, "creation was not answered")
+        self._leave_to_sweeper(running)
         return None
 
     def _leave_to_sweeper(self, running: Running) -> None:
@@ -408,13 +404,6 @@ class Creation:
     async def _void(self, session: Session, reason: str) -> None:
         try:
             await self._ledger.void(session.id, reason=reason)
-        except LedgerError as error:
-            log.warning("the hold of session %s is still open: %s", session.id, error)
-        self._board.money_freed()
-
-    async def _settle_orphan(self, session: Session, reason: str) -> None:
-        try:
-            await self._ledger.settle_orphan(session.id, reason=reason)
         except LedgerError as error:
             log.warning("the hold of session %s is still open: %s", session.id, error)
         self._board.money_freed()

@@ -24,6 +24,10 @@ ALERT_AFTER = 300.0
 """Seconds after which a release that is still not confirmed becomes an alert."""
 
 
+class _NeverCreatedError(Exception):
+    """It is certain that there is nothing to end and nothing to pay."""
+
+
 @dataclass(slots=True, eq=False)
 class Debt:
     """One session to be ended and settled."""
@@ -38,6 +42,8 @@ class Debt:
     since: Instant
     sent_at: Instant | None = None
     """When this process sent the create call; None if another did."""
+    was_over: bool = False
+    """It had ended before it was found."""
     attempts: int = 0
     next_at: Instant = 0.0
 
@@ -61,8 +67,8 @@ async def pay(debt: Debt, provider: Provider, ledger: Ledger, clock: Clock, *, p
     try:
         async with asyncio.timeout(patience):
             usage = await _end(debt, provider, ledger, clock)
-    except ProviderNotFoundError as never:
-        return await _void(debt, ledger, str(never))
+    except _NeverCreatedError as never:
+        return await _void(debt, ledger, f"not created: {never}")
     except LedgerError as error:
         log.warning("session %s is not settled yet: %s", debt.session_id, error)
         return False
@@ -70,32 +76,39 @@ async def pay(debt: Debt, provider: Provider, ledger: Ledger, clock: Clock, *, p
         log.warning("session %s is not ended at %r yet: %r", debt.session_id, debt.provider, error)
         seconds = clock.monotonic() - debt.since
         await owe(ledger, debt.session_id, debt.provider, reason=debt.reason, error=error, seconds=seconds)
-        if not expired:
+        over = expired and (provider.capabilities.own_timeout or debt.provider_session_id is None)
+        if not over:
             return False
         usage = None
-    if usage is None and debt.provider_session_id is None and not expired:
-        return False  # it may show yet
+    if usage is None and debt.provider_session_id is None:
+        if provider.capabilities.free_until_connected:
+            return await _void(debt, ledger, "its address was never told, so it cost nothing")
+        if not expired:
+            return False  # it may show yet
     return await _settle(debt, usage, ledger, expired=expired)
 
 
 async def _end(debt: Debt, provider: Provider, ledger: Ledger, clock: Clock) -> SessionUsage | None:
     """End it until its provider confirms; what it used, or None if that has to be estimated."""
-    ran = True
     if debt.provider_session_id is None:
-        found = await provider.find(debt.session_id)
+        try:
+            found = await provider.find(debt.session_id)
+        except ProviderNotFoundError as never:
+            raise _NeverCreatedError(str(never)) from never
         if found is None:
             return None
         log.warning("session %s, whose creation got no answer, was created; it is ended", debt.session_id)
         debt.provider_session_id = found.provider_session_id
-        ran = found.running
+        debt.was_over = not found.running
         await ledger.activate(debt.session_id, provider_session_id=found.provider_session_id)
     with contextlib.suppress(ProviderNotFoundError):  # over
         await provider.close(debt.provider_session_id)
-    if ran and debt.sent_at is not None:
-        return SessionUsage(seconds=clock.monotonic() - debt.sent_at)
-    if ran:
+    if not debt.was_over:
+        return None if debt.sent_at is None else SessionUsage(seconds=clock.monotonic() - debt.sent_at)
+    try:
+        told = await provider.usage(debt.provider_session_id)
+    except ProviderNotFoundError:
         return None
-    told = await provider.usage(debt.provider_session_id)
     if told is None or told.seconds is None:
         return None
     return SessionUsage(seconds=told.seconds, proxy_bytes=told.proxy_bytes or 0, quality=Quality.PROVIDER)
@@ -103,7 +116,7 @@ async def _end(debt: Debt, provider: Provider, ledger: Ledger, clock: Clock) -> 
 
 async def _void(debt: Debt, ledger: Ledger, reason: str) -> bool:
     try:
-        await ledger.void(debt.session_id, reason=f"not created: {reason}")
+        await ledger.void(debt.session_id, reason=reason)
     except IdempotencyConflictError as error:
         log.warning("%s", error)
     except LedgerError as error:

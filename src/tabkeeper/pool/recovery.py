@@ -44,7 +44,7 @@ async def recover(
                 len(orphans),
                 name,
             )
-        elif not provider.capabilities.own_timeout:
+        elif provider.capabilities.host_bound:
             done += await _reap(ledger, provider, orphans)
         else:
             for orphan in orphans:

@@ -117,6 +117,8 @@ class Sessions:
         self.note(session, "", old, session.reason)
         if running.browser is not None:
             await self._disconnect(running.browser, session)
+        if old == "lost":
+            await self._tell_drift(running.remote, session)
         confirmed = await self._confirm_close(running)
         if confirmed is None:
             return  # the row stays open, so the next start takes it up
@@ -143,6 +145,25 @@ class Sessions:
                 await browser.aclose()
         except Exception as error:  # noqa: BLE001 - a dying browser may raise anything; its end follows anyway
             log.debug("session %s did not disconnect cleanly: %r", session.id, error)
+
+    async def _tell_drift(self, remote: RemoteSession, session: Session) -> None:
+        """Put on record if the provider says of a dead session that it runs: it is paid for, and serves nobody."""
+        provider = self._providers[session.provider]
+        if provider.capabilities.host_bound:
+            return
+        try:
+            async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
+                if not (await provider.get(remote.provider_session_id)).running:
+                    return
+            await self._ledger.alert(
+                key=f"drift|{session.id}",
+                kind="drift",
+                session_id=session.id,
+                detail=f"provider {session.provider!r} says that session {session.id} runs, but its browser is gone "
+                f"({session.reason}); it is closed",
+            )
+        except Exception as error:  # noqa: BLE001 - a remark about a session must not keep it from being closed
+            log.debug("what %r says of session %s is not known: %r", session.provider, session.id, error)
 
     async def _confirm_close(self, running: Running) -> bool | None:
         """Ask the provider to end the session until it confirms.

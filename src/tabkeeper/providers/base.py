@@ -40,7 +40,9 @@ class Capabilities:
     concurrency: bool = False
     """`check` tells how many sessions the account may run at once."""
     host_bound: bool = False
-    """Its sessions live on this machine and end with this process."""
+    """Its sessions end with this process at the latest: nothing appears, or stays, without it."""
+    free_until_connected: bool = False
+    """A session costs nothing until somebody connects to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

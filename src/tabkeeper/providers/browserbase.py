@@ -72,17 +72,9 @@ class BrowserbaseProvider(HostedProvider):
             if not made.running or not made.connect_url:
                 what = f"ended at once ({answer.get('status')})" if not made.running else "has no address"
                 raise ProviderUnavailableError(self.name, f"session {session_id} {what}")
-        except ProviderError:
-            await self._discard(session_id)
-            raise
-        return made
-
-    async def _discard(self, session_id: str) -> None:
-        """End a session that was created but cannot be used."""
-        try:
-            await self.close(session_id)
         except ProviderError as error:
-            raise OutcomeUnknownError(self.name, f"session {session_id} may still run: {error}") from error
+            raise await self._useless(session_id, error) from error
+        return made
 
     def _body(self, spec: SessionSpec) -> dict[str, Any]:
         settings = self._settings

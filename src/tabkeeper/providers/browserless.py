@@ -41,6 +41,7 @@ class BrowserlessProvider(HostedProvider):
 
     capabilities = Capabilities(
         own_timeout=True,
+        free_until_connected=True,
         max_seconds=3600,
         regions=True,
         proxies=True,

@@ -70,7 +70,7 @@ class CdpProvider:
         clock: for `RemoteSession.created_at`.
     """
 
-    capabilities = Capabilities(list_by_label=True)
+    capabilities = Capabilities(list_by_label=True, host_bound=True)
 
     def __init__(self, name: str, settings: ProviderSettings, *, clock: Clock | None = None) -> None:
         if settings.url is None:

@@ -62,6 +62,14 @@ class _Known:
     over_at: Instant
 
 
+class UselessError(OutcomeUnknownError):
+    """A session was created, and is paid for, but could not be used; what became of it, `find` tells."""
+
+    def __init__(self, provider: str, message: str, provider_session_id: str) -> None:
+        super().__init__(provider, message)
+        self.provider_session_id = provider_session_id
+
+
 class HostedProvider(ABC):
     """See `Provider`; a base of adapters.
 
@@ -191,9 +199,11 @@ class HostedProvider(ABC):
         except asyncio.CancelledError:
             self._spawn(self._end_late(spec, creating))
             raise
-        except ProviderError:
+        except ProviderError as error:
             # What may have been created all the same is found by `find`, and kept on record by whoever asked.
             self._labels.discard(spec.session_id)
+            if isinstance(error, UselessError):
+                self._tell_late(spec.session_id, error.provider_session_id)
             raise
         return self._note(replace(made, label=spec.session_id), spec.max_seconds)
 
@@ -262,7 +272,12 @@ class HostedProvider(ABC):
         made = late or self._id_of(label)
         listed = None
         if made is None:
-            listed = next((one for one in await self._running() if one.label == label), None)
+            try:
+                running = await self._running()
+            except ProviderNotFoundError as error:
+                # That there is no list is no proof that there is no session.
+                raise ProviderUnavailableError(self.name, f"its list cannot be read: {error}") from error
+            listed = next((one for one in running if one.label == label), None)
             if listed is None:
                 return None
             if listed.connect_url:
@@ -427,7 +442,9 @@ class HostedProvider(ABC):
                 "provider %r: session %s, given up, was not created: %r", self.name, spec.session_id, error
             )
             self._labels.discard(spec.session_id)
-            if isinstance(error, ProviderError) and not isinstance(error, OutcomeUnknownError):
+            if isinstance(error, UselessError):
+                self._tell_late(spec.session_id, error.provider_session_id)
+            elif isinstance(error, ProviderError) and not isinstance(error, OutcomeUnknownError):
                 self._tell_late(spec.session_id, None)
             return
         self._tell_late(spec.session_id, made.provider_session_id)
@@ -453,12 +470,16 @@ class HostedProvider(ABC):
         """Return a new session if it runs and can be connected to; else end it and say so."""
         if made.running and made.connect_url:
             return made
-        one = made.provider_session_id
+        raise await self._useless(made.provider_session_id, "it ended at once or has no address")
+
+    async def _useless(self, provider_session_id: str, why: object) -> UselessError:
+        """End a session that was created but cannot be used, and return the error that says so."""
+        what = f"session {provider_session_id} was created, but is of no use: {why}"
         try:
-            await self.close(one)
+            await self.close(provider_session_id)
         except ProviderError as error:
-            raise OutcomeUnknownError(self.name, f"session {one} may still run: {error}") from error
-        raise ProviderUnavailableError(self.name, f"session {one} ended at once or has no address")
+            what += f"; it may still run: {error}"
+        return UselessError(self.name, what, provider_session_id)
 
     def _tell_late(self, label: str, provider_session_id: str | None) -> None:
         self._late[label] = provider_session_id
