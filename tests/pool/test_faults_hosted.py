@@ -6,14 +6,16 @@ Faults are those of the design's table, named by their letters. Chromium is real
 from __future__ import annotations
 
 import asyncio
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from tabkeeper.config import PoolConfig, parse_config
-from tabkeeper.errors import LeaseLostError, SessionCreationError
+from tabkeeper.config import PoolConfig, load_config, parse_config
+from tabkeeper.errors import LeaseLostError, SessionCreationError, TabkeeperError
 from tabkeeper.ledger.types import HoldRequest, SessionUsage
 from tabkeeper.money import Money
 from tabkeeper.pool.pool import SessionPool
@@ -198,4 +200,65 @@ async def test_at_the_providers_limit_requests_wait_and_are_served(kind, tmp_pat
             titles = await asyncio.gather(*(visit(pool) for _ in range(3)))
             assert titles == ["here"] * 3
             await clean(pool)
+        assert emulator.running == []
+
+
+@pytest.mark.kill
+async def test_fault_c_a_process_killed_between_create_and_record_leaves_nothing(kind, tmp_path):
+    """A real process, killed with the answer on its way: the next one ends its session and settles by estimate."""
+    async with serving(kind()) as emulator:
+        emulator.misbehave("create", "late", seconds=60)
+        file = tmp_path / "tabkeeper.toml"
+        file.write_text(
+            f'[ledger]\nurl = "sqlite:///{tmp_path}/ledger.db"\n[platforms.web]\nproviders = ["bb"]\n'
+            f'[providers.bb]\nkind = "{emulator.kind}"\napi_key = "k"\nbase_url = "{emulator.url}"\n'
+            '[providers.bb.rates]\nper_hour = "0.12"\nincrement = "1m"\nminimum = "1m"\n'
+        )
+        script = Path(__file__).with_name("killed_asking.py")
+        child = await asyncio.create_subprocess_exec(sys.executable, str(script), str(file))
+        try:
+            await until(lambda: len(emulator.sessions) == 1, 60)
+        finally:
+            child.kill()
+            await child.wait()
+        emulator.behave()
+        # It does not show at once.
+        emulator.misbehave("list", "empty")
+        emulator.misbehave("get", "status", status=404)
+        async with SessionPool(load_config(file)) as pool:
+            await until(
+                lambda: not [one for one in emulator.running if one.connected or not kind.starts_on_connect]
+            )
+            await until(lambda: not pool._sweeper.debts)
+            await clean(pool)
+            with pool._ledger.reader.connect() as db:
+                rows = db.execute(text("SELECT state, quality, cost_n FROM session")).all()
+        if kind.starts_on_connect:
+            assert [tuple(row) for row in rows] == [("void", None, 0)], "nobody could connect to it"
+        else:
+            assert [(row.state, row.quality) for row in rows] == [("lost", "estimate")]
+            assert rows[0].cost_n > 0
+        assert len(emulator.sessions) == 1
+
+
+async def test_fault_m_a_session_that_its_provider_takes_to_run_but_that_is_dead_is_told_and_closed(
+    kind, tmp_path
+):
+    async with serving(kind()) as emulator:
+        async with SessionPool(config(emulator, tmp_path)) as pool:
+            with pytest.raises(TabkeeperError):
+                async with pool.get_session("web") as lease:
+                    await lease.new_page()
+                    await emulator.lose(emulator.running[0].id, quietly=True)
+                    async with asyncio.timeout(10):
+                        while True:
+                            page = await lease.new_page()
+                            await page.close()
+            assert await visit(pool) == "here"
+            await until(lambda: len(emulator.running) == 1)
+            await clean(pool)
+            with pool._ledger.reader.connect() as db:
+                told = db.execute(text("SELECT kind FROM alert_event WHERE kind = 'drift'")).all()
+            assert len(told) == 1
+        assert len(emulator.sessions) == 2
         assert emulator.running == []
