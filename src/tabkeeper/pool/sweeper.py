@@ -74,7 +74,7 @@ class Sweeper:
         """Take up what dead processes left, and end what providers run without an owner: at start and on schedule."""
         await self.take_over()
         for name, provider in self._providers.items():
-            if provider.capabilities.list_by_label and not provider.capabilities.host_bound:
+            if not provider.capabilities.host_bound:
                 await self._end_strays(name, provider)
 
     async def take_over(self) -> None:
