@@ -160,7 +160,7 @@ async def test_a_browser_that_boots_is_waited_for_and_one_that_fails_is_given_ba
     async with serving(HyperbrowserEmulator(Limits(boot_seconds=0.01))) as emulator, far(emulator) as hb:
         assert (await hb.create(tools.spec("s1"))).connect_url
     async with serving(HyperbrowserEmulator(Limits(boot_seconds=60))) as emulator, far(emulator) as hb:
-        with pytest.raises(ProviderUnavailableError, match="no address"):
+        with pytest.raises(OutcomeUnknownError, match="no address"):
             await hb.create(tools.spec("s1"))
         assert emulator.running == []
 
