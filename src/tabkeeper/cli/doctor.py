@@ -26,6 +26,7 @@ from sqlalchemy import Engine, func, select, text
 from tabkeeper import __version__
 from tabkeeper.cli.findings import Finding
 from tabkeeper.cli.options import ConfigOption, JsonOption, config_path, console, print_json
+from tabkeeper.cli.owed import owed, owed_finding
 from tabkeeper.cli.providers import ask
 from tabkeeper.cli.records import revision, shown, sqlite_file
 from tabkeeper.cli.serving import serving
@@ -175,6 +176,10 @@ def _database(settings: PoolConfig) -> Iterator[Finding]:
         yield _writable(engine, address)
         yield _migrations(revision(engine), auto_upgrade=settings.ledger.auto_upgrade)
         yield from _database_clock(engine)
+        if revision(engine) == schema.HEAD and (
+            finding := owed_finding(owed(engine, settings.providers.keys()))
+        ):
+            yield finding
     except LedgerError as error:
         advice = "start the database, or correct ledger.url; paid sessions do not start without it"
         yield Finding(name="database", level="fail", detail=str(error), advice=advice)

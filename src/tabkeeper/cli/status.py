@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tabkeeper.cli.options import ConfigOption, JsonOption, console, iso, print_json, read_config
+from tabkeeper.cli.owed import owed, owed_table
 from tabkeeper.cli.picture import ProcessLine, SessionLine, ago, budgets, processes, sessions
 from tabkeeper.cli.records import reading, shown
 from tabkeeper.clock import SystemClock
@@ -46,6 +47,7 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     now = SystemClock().now()
     with reading(settings) as engine:
         owners, running, money = processes(engine, now), sessions(engine), budgets(engine, now)
+        unconfirmed = owed(engine, settings.providers.keys())
     if as_json:
         print_json(
             {
@@ -53,6 +55,7 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
                 "ledger": shown(settings),
                 "processes": [asdict(line) for line in owners],
                 "sessions": [line.as_json() for line in running],
+                "owed": [line.as_json() for line in unconfirmed],
                 "budgets": [line.model_dump(mode="json") for line in money],
             }
         )
@@ -64,6 +67,8 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
             _processes(owners, now) if owners else "no pool is open",
             "",
             _sessions(running) if running else "no session is open",
+            "",
+            owed_table(unconfirmed, now) if unconfirmed else "no session is owed to a provider",
             "",
             _budgets(money) if money else "no budget is set",
             Text(f"\n{_HOW_EXACT}" if owners or running else "", style="dim"),
