@@ -77,16 +77,19 @@ def a_request(
     timeout: float = 30.0,
     lease_seconds: float = 300.0,
     number: int | None = None,
+    identity: str | None = None,
+    wants: str = "",
 ) -> Request:
     """Return a request that waits from `at`."""
     return Request(
         id=next(_arrivals) if number is None else number,
-        lane=Lane(platform, tenant if owned else None),
+        lane=Lane(platform, tenant if owned or identity else None, identity),
         tenant=tenant,
         priority=priority,
         arrived_at=at,
         deadline=at + timeout,
         lease_seconds=lease_seconds,
+        wants=wants,
     )
 
 
@@ -225,6 +228,8 @@ class Table:
         timeout: float = 30.0,
         lease_seconds: float = 300.0,
         settle: bool = True,
+        identity: str | None = None,
+        wants: str = "",
     ) -> Request:
         """Ask for a session; `settle=False` leaves the step to a later event."""
         request = a_request(
@@ -236,6 +241,8 @@ class Table:
             timeout=timeout,
             lease_seconds=lease_seconds,
             number=next(self._ids),
+            identity=identity,
+            wants=wants,
         )
         self.board.request(request)
         self.settle(settle)

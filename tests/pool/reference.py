@@ -44,19 +44,22 @@ class Places:
     pool: int = 0
     platform: Counter[str] = field(default_factory=Counter)
     provider: Counter[str] = field(default_factory=Counter)
+    identity: Counter[Lane] = field(default_factory=Counter)
 
-    def take(self, platform: str, provider: str, number: int = 1) -> None:
+    def take(self, lane: Lane, provider: str, number: int = 1) -> None:
         self.pool += number
-        self.platform[platform] += number
+        self.platform[lane.platform] += number
+        self.identity[lane] += number
         self.provider[provider] += number
 
-    def full(self, platform: str, provider: str) -> set[str]:
+    def full(self, lane: Lane, provider: str) -> set[str]:
         """Name the limits that leave no place for one more."""
         provider_limit = self.rules.provider_limits.get(provider, self.rules.max_sessions)
         named = {
             "pool": self.pool >= self.rules.max_sessions,
-            "platform": self.platform[platform] >= self.rules.platforms[platform].max_sessions,
+            "platform": self.platform[lane.platform] >= self.rules.platforms[lane.platform].max_sessions,
             "provider": self.provider[provider] >= provider_limit,
+            "identity": lane.identity is not None and self.identity[lane] >= 1,
         }
         return {name for name, is_full in named.items() if is_full}
 
@@ -70,6 +73,7 @@ class Places:
         for name, limit in self.rules.provider_limits.items():
             if self.provider[name] > limit:
                 found.append(f"provider {name} {self.provider[name]}")
+        found += [f"identity {lane} {n}" for lane, n in self.identity.items() if lane.identity and n > 1]
         return found
 
 
@@ -77,13 +81,15 @@ def places(view: View) -> Places:
     counted = Places(view.rules)
     for session in view.sessions.values():
         assert session.state is not State.CLOSED, f"{session} is closed and still there"
-        counted.take(session.lane.platform, session.provider)
+        counted.take(session.lane, session.provider)
     return counted
 
 
-def frees(session: Session, full: set[str], platform: str, provider: str) -> bool:
+def frees(session: Session, full: set[str], lane: Lane, provider: str) -> bool:
     """Say whether the session's place, once free, makes room where these limits leave none."""
-    if "platform" in full and session.lane.platform != platform:
+    if "platform" in full and session.lane.platform != lane.platform:
+        return False
+    if "identity" in full and session.lane != lane:
         return False
     return not ("provider" in full and session.provider != provider)
 
@@ -154,7 +160,7 @@ def check_complete(view: View, now: float) -> None:
             room = [
                 name
                 for name in usable_providers(view, request.lane, now)
-                if not taken.full(request.lane.platform, name)
+                if not taken.full(request.lane, name)
             ]
             assert not room, f"{request} waits for the place of {covering} although there is room at {room}"
         if covering is None:
@@ -179,19 +185,19 @@ def poor(view: View, request: Request, now: float) -> bool:
 
 def how_to_help(view: View, request: Request, now: float, taken: Places) -> str | None:
     """Name a way to make a session for the request, if there is one."""
-    platform = request.lane.platform
+    lane = request.lane
     if poor(view, request, now) and any(
         s.lane == request.lane and s.state not in {*ENDINGS, State.CLOSED} for s in view.sessions.values()
     ):
         return None
     for name in usable_providers(view, request.lane, now):
-        full = taken.full(platform, name)
+        full = taken.full(lane, name)
         if not full:
             return f"room at {name}"
         for session in view.sessions.values():
             if (
                 session.state is State.IDLE
-                and frees(session, full, platform, name)
+                and frees(session, full, lane, name)
                 and not poor(view, request, now)
             ):
                 return f"{session} to evict for {name}"
@@ -262,6 +268,7 @@ def check_indexes(view: View) -> None:
         unmeant = [s for s in sessions if s.state is State.CREATING and s.covers is None and s.lane == key]
         of(lane.spare.values(), unmeant, f"spare of {key}")
         of([s for s in view.spare.values() if s.lane == key], unmeant, f"spare in {key}")
+        assert lane.places == sum(s.lane == key for s in sessions), f"places in {key}: kept {lane.places}"
         living = sum(s.lane == key and s.state not in ENDINGS for s in sessions)
         assert lane.live == living, f"living in {key}: kept {lane.live}, counted {living}"
         mine = {r.id for r in waiting if r.lane == key}
@@ -269,6 +276,9 @@ def check_indexes(view: View) -> None:
         assert len(lane.waiting) == len(mine)
         bare = {r.id for r in waiting if r.lane == key and r.covered_by is None}
         assert {r.id for r in lane.uncovered} == bare, f"uncovered in {key}"
+    in_use = {s.lane for s in sessions} | {r.lane for r in waiting}
+    unused = {key for key in view.lanes if key.identity is not None} - in_use
+    assert not unused, f"lanes of identities that nobody uses are kept: {unused}"
     for request in waiting:
         assert request.waiting, f"{request} is kept and does not wait"
         covering = request.covered_by
@@ -388,6 +398,7 @@ class Judge:
                         facts.places,
                         platform=facts.places.platform.copy(),
                         provider=facts.places.provider.copy(),
+                        identity=facts.places.identity.copy(),
                     )
                     self._granted(facts, request, session, use, now)
                 case Create(session):
@@ -415,7 +426,7 @@ class Judge:
                     assert facts.state[session.id] in ENDINGS, session
                     assert session.close_by <= now, f"{session} is given up before its time"
                     facts.state[session.id] = State.CLOSED
-                    facts.places.take(session.lane.platform, session.provider, -1)
+                    facts.places.take(session.lane, session.provider, -1)
         self._agrees(facts)
         self._no_envy(actions, now)
 
@@ -439,6 +450,9 @@ class Judge:
         assert session in idle, f"{session} is not idle and fresh, and is granted to {request}"
         assert session.lane.owner in {None, request.tenant}
         newest = max(facts.idle_since[s.id] for s in idle)
+        if any(s.id == request.wants for s in idle):
+            newest = facts.idle_since[request.wants]
+            assert session.id == request.wants, f"{request} wanted {request.wants} and got {session}"
         assert facts.idle_since[session.id] == newest, f"{session} is not the most recently used"
         assert use == facts.uses[session.id] + 1
         rules = self.view.rules.platforms[session.lane.platform]
@@ -476,7 +490,7 @@ class Judge:
         lane = session.lane
         usable = usable_providers(self.view, lane, now)
         assert session.provider in usable, f"{session} is created where it may not be: {usable}"
-        roomy = [name for name in usable if not facts.places.full(lane.platform, name)]
+        roomy = [name for name in usable if not facts.places.full(lane, name)]
         assert session.provider in roomy, f"{session} has no room"
         assert roomy[0] == session.provider, f"{session}: {roomy[0]} comes first"
         meant = session.covers
@@ -487,7 +501,7 @@ class Judge:
         under_way = facts.creations[lane]
         assert under_way < waiting, f"{session}: {under_way} creations under way for {waiting} waiting"
         facts.creations[lane] += 1
-        facts.places.take(lane.platform, session.provider)
+        facts.places.take(lane, session.provider)
         facts.state[session.id] = State.CREATING
 
     def _closing(self, facts: _Facts, session: Session, now: float) -> None:
@@ -506,11 +520,11 @@ class Judge:
             assert facts.state[session.id] is State.IDLE, (
                 f"{session} is evicted from {facts.state[session.id]}"
             )
-            fulls = {n: facts.places.full(lane.platform, n) for n in usable_providers(self.view, lane, now)}
+            fulls = {n: facts.places.full(lane, n) for n in usable_providers(self.view, lane, now)}
             assert all(fulls.values()), f"{session} is evicted beside room: {fulls}"
             if not self._rivals_turn(facts, session, meant):
-                self._longest_idle(facts, session, fulls, lane.platform)
-            assert any(full and frees(session, full, lane.platform, n) for n, full in fulls.items()), (
+                self._longest_idle(facts, session, fulls, lane)
+            assert any(full and frees(session, full, lane, n) for n, full in fulls.items()), (
                 f"{session} is evicted and makes no room for {meant}: {fulls}"
             )
         facts.state[session.id] = State.DRAINING
@@ -530,23 +544,21 @@ class Judge:
         assert self.order(meant)[0] < self.order(best)[0], f"{session} is taken from {best} for {meant}"
         return True
 
-    def _longest_idle(
-        self, facts: _Facts, session: Session, fulls: dict[str, set[str]], platform: str
-    ) -> None:
+    def _longest_idle(self, facts: _Facts, session: Session, fulls: dict[str, set[str]], lane: Lane) -> None:
         for name, full in fulls.items():
-            if not frees(session, full, platform, name):
+            if not frees(session, full, lane, name):
                 continue
             idle = [
                 s
                 for s in self.view.sessions.values()
-                if facts.state.get(s.id) is State.IDLE and frees(s, full, platform, name)
+                if facts.state.get(s.id) is State.IDLE and frees(s, full, lane, name)
             ]
             oldest = min(facts.idle_since[s.id] for s in idle)
             assert facts.idle_since[session.id] == oldest, f"{session} is not the longest idle"
             ending = [
                 s
                 for s in self.view.vacating.values()
-                if facts.state.get(s.id) in ENDINGS and frees(s, full, platform, name)
+                if facts.state.get(s.id) in ENDINGS and frees(s, full, lane, name)
             ]
             assert not ending, f"{session} is evicted although {ending} end anyway"
             return
@@ -564,7 +576,7 @@ class Judge:
                 continue
             if isinstance(action, Create):
                 made = action.session
-                taken.take(made.lane.platform, made.provider, -1)
+                taken.take(made.lane, made.provider, -1)
             elif isinstance(action, Close) and action.session.reason == "evicted":
                 made = action.session
             else:
@@ -582,13 +594,13 @@ class Judge:
                 if limit is not None and held[request.tenant] + promised[request.tenant] - same >= limit:
                     continue
                 for name in usable_providers(view, request.lane, now):
-                    full = taken.full(request.lane.platform, name)
+                    full = taken.full(request.lane, name)
                     room = not full
                     if isinstance(action, Close):
-                        room = frees(made, full, request.lane.platform, name) and not poor(view, request, now)
+                        room = frees(made, full, request.lane, name) and not poor(view, request, now)
                     assert not room, f"{request} could have had what {lucky} got: {action}"
             if isinstance(action, Create):
-                taken.take(made.lane.platform, made.provider)
+                taken.take(made.lane, made.provider)
 
     def _no_starving(self, grant: Grant, now: float) -> None:
         """No uncovered request a whole step ahead of the granted one could have had the session's place."""
@@ -600,10 +612,8 @@ class Judge:
                 continue
             if self.order(request)[0] >= self.order(grant.request)[0] or request.lane == session.lane:
                 continue
-            platform = request.lane.platform
-            fulls = [
-                (n, places_then.full(platform, n)) for n in usable_providers(self.view, request.lane, now)
-            ]
+            lane = request.lane
+            fulls = [(n, places_then.full(lane, n)) for n in usable_providers(self.view, request.lane, now)]
             if all(full for _, full in fulls):  # else it did not need the place, when this was decided
-                helped = any(frees(session, full, platform, name) for name, full in fulls)
+                helped = any(frees(session, full, lane, name) for name, full in fulls)
                 assert not helped, f"{request} starves: {grant.request} got {session}"

@@ -53,6 +53,52 @@ def test_the_most_recently_used_session_is_reused():
     assert second.state is State.IDLE
 
 
+def test_who_comes_back_finds_its_session_while_it_is_idle_and_any_other_if_not():
+    table = Table(pool_rules())
+    for _ in range(3):
+        table.ask()
+    first, second, third = table.ready(), table.ready(), table.ready()
+    table.settle()
+    for session in (first, second, third):
+        table.release(session)
+    table.settle()
+    table.ask(wants=first.id)
+    assert set(table.lent) == {first.id}
+    table.ask(wants=first.id)
+    assert set(table.lent) == {first.id, third.id}
+    table.ask(wants="s99")
+    assert set(table.lent) == {first.id, second.id, third.id}
+
+
+def test_one_session_lives_for_an_identity_and_its_requests_take_turns():
+    table = Table(pool_rules())
+    asked = [table.ask(identity="ada") for _ in range(10)]
+    assert len(table.creating) == 1
+    session = table.ready()
+    table.settle()
+    for number in range(10):
+        assert table.lent == {session.id: (asked[number], number + 1)}
+        table.release(session)
+        table.settle()
+    table.ask(identity="ada", tenant="acme")
+    table.ask(identity="bob")
+    assert len(table.creating) == 2, "another tenant's, and another identity, are others"
+
+
+def test_a_new_session_of_an_identity_waits_for_the_end_of_the_old_one():
+    table = Table(pool_rules())
+    table.ask(identity="ada")
+    old = table.ready()
+    table.settle()
+    table.release(old, keep=False)
+    waiting = table.ask(identity="ada")
+    assert waiting.covered_by is old
+    assert not table.creating
+    table.closed(old)
+    table.settle()
+    assert len(table.creating) == 1
+
+
 def test_a_burst_of_callers_costs_one_decision_and_one_session_each():
     table = Table(pool_rules())
     for _ in range(5):

@@ -42,6 +42,11 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "heappush(step.tenants, entry)\n        return",
         "pass\n        return",
     ),
+    # plan.py: identities
+    "an identity has two sessions": ("plan", "lane.key.identity is not None and lane.places:", "False:"),
+    "anybody's end makes room for an identity": ("plan", "session.lane == lane.key)", "True)"),
+    "who comes back gets any session": ("plan", "lane.idle.get(request.wants) or ", ""),
+    "lanes of identities are kept for ever": ("view", "del self.lanes[lane.key]", "return"),
     # view.py
     "tenant limit off by one": (
         "view",
@@ -216,6 +221,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
 }
 
 BY_STORIES = {
+    "who comes back gets any session",
     "held-back lanes stay stuck",
     "lanes held back are not noted",
     "a lane's later head forgets the first",

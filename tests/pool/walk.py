@@ -163,6 +163,8 @@ class Walk:
             timeout=timeout,
             lease_seconds=lease_seconds,
             settle=False,
+            identity=pick((None, None, "ada", None, "bob"), number),
+            wants=pick(list(view.sessions), number // 3) if view.sessions and number % 3 == 0 else "",
         )
         self.requests.append(request)
 

@@ -160,6 +160,10 @@ class PlatformSettings(Settings):
         timedelta(milliseconds=500), description="First pause after a failed creation; doubles."
     )
     retry_max: Duration = Field(timedelta(seconds=30), description="Longest pause after failed creations.")
+    identity: Literal["exclusive", "shared"] = Field(
+        "exclusive",
+        description="How leases of one identity use its one session: one after the other, or together.",
+    )
     max_session_cost: Dollars | None = Field(None, description="A session is closed before it costs more.")
 
 

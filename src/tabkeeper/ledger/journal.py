@@ -109,9 +109,10 @@ def activate(tx: Transaction, op: Payload) -> None:
     """Note the provider's id of a session that now runs."""
     tx.run(
         "UPDATE session SET provider_session_id = :provider_session_id, pid = :pid, pid_started_at = :pid_started_at, "
-        "active_at = :at, connect_sealed = :connect_sealed, "
+        "active_at = :at, connect_sealed = :connect_sealed, identity = :identity, "
         "state = CASE WHEN state = 'creating' THEN 'active' ELSE state END "
         "WHERE id = :session_id AND ended_at IS NULL",
+        identity=op.get("identity"),
         connect_sealed=op.get("connect_sealed"),  # a spool of an earlier version has none
         **{k: op[k] for k in ("provider_session_id", "pid", "pid_started_at", "at", "session_id")},
     )

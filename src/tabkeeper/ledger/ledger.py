@@ -237,10 +237,12 @@ class Ledger:
         pid: int | None = None,
         pid_started: float | None = None,
         connect_sealed: str | None = None,
+        identity: str | None = None,
     ) -> None:
         """Note that a held session now runs, under which id of the provider's and in which process.
 
         `connect_sealed` is where it is reached, sealed by a `Vault`: never in clear. It is forgotten at the end.
+        `identity` is the keyed hash of whose account is logged in.
         """
         operation = {
             "op": "activate",
@@ -249,6 +251,7 @@ class Ledger:
             "pid": pid,
             "pid_started_at": None if pid_started is None else length_us(pid_started),
             "connect_sealed": connect_sealed,
+            "identity": identity,
             "at": self._now(),
         }
         await self._writer.do(operation, keep=True)

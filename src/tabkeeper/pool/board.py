@@ -143,6 +143,7 @@ class MemoryBoard:
             # A cap on its cost left less life than one full lease: it takes leases for its first half.
             last_start = (session.created_at + session.dies_at) / 2
         session.fresh_until = min(session.fresh_until, last_start)
+        self.view.forget_if_unused(lane)  # the session may have been given up meanwhile
 
     def ready(self, session: Session) -> None:
         """See `Board.ready`."""
@@ -187,6 +188,7 @@ class MemoryBoard:
         self.view.wake_at_least(until)
         request = _meant_for(session)
         self._vacate(session, now)
+        self.view.forget_if_unused(lane)
         return request
 
     def _vacate(self, session: Session, now: Instant) -> None:

@@ -226,6 +226,8 @@ class SessionBrowser:
         self._on_lost = on_lost
         self._contexts: set[BrowserContext] = set()
         self._opening: set[asyncio.Future[BrowserContext]] = set()
+        self._home: BrowserContext | None = None
+        self._home_lock = asyncio.Lock()
         self.shared = shared
         self.used = False
         """Whether anybody has connected, so that there may be something to clean."""
@@ -259,6 +261,23 @@ class SessionBrowser:
             await context.route("**/*", decide)
         context.on("page", self.meter.watch)
         return context
+
+    @property
+    def has_home(self) -> bool:
+        """Whether there is a context that stays."""
+        return self._home is not None
+
+    async def home(self, block: Collection[str], options: dict[str, Any]) -> BrowserContext:
+        """Return the context that stays between the leases of one identity; the first of them opens it."""
+        async with self._home_lock:
+            if self._home is None:
+                opened = self._home = await self.new_context(block, options)
+                opened.on("close", self._home_closed)
+            return self._home
+
+    def _home_closed(self, context: BrowserContext) -> None:
+        if self._home is context:
+            self._home = None
 
     async def _open_context(self, options: dict[str, Any]) -> BrowserContext:
         opening = asyncio.ensure_future((await self.browser()).new_context(**options))
@@ -297,9 +316,15 @@ class SessionBrowser:
             contexts = set(browser.contexts) - self._connection.given
             given = self._connection.given
             untouched = all(page.url == "about:blank" for context in given for page in context.pages)
+        home = self._home
         for context in contexts:
-            await context.close()
+            if context is not home:
+                await context.close()
         self._contexts.clear()
+        if home is not None:
+            self._contexts.add(home)
+            for page in list(home.pages):
+                await page.close()
         return untouched
 
     async def aclose(self) -> None:

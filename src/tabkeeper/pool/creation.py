@@ -128,6 +128,7 @@ class Creation:
                 pid=remote.pid,
                 pid_started=remote.pid_started,
                 connect_sealed=self._vault.seal_if_possible(remote.connect_url),
+                identity=session.lane.identity,
             )
         except LedgerUnavailableError as error:
             # The hold is on record and the provider knows our label, so nothing is lost if this row comes late.

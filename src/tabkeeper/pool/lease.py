@@ -44,6 +44,8 @@ class Holding:
     granted_at: Instant
     is_first: bool
     """Nobody has had the session before."""
+    is_new: bool
+    """Its holder has not: nobody has, or they came back for another one."""
     start_age: float
     """The session's age when the lease began, in seconds."""
     card: RateCard
@@ -62,6 +64,12 @@ class Holding:
     """That profile, once it is lent."""
     state: BrowserState | None = None
     """What is to be saved of it."""
+    carrier: Holding | None = None
+    """The pool's one lease that several of an identity share, if this is a share in it."""
+    shares: list[Holding] = field(default_factory=list)
+    """All that shared, or share, this one."""
+    pages: list[Page] = field(default_factory=list)
+    """Opened through the lease."""
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     scopes: set[asyncio.Timeout] = field(default_factory=set)
 
@@ -102,8 +110,8 @@ class Lease:
     def __init__(self, host: Host, holding: Holding) -> None:
         self._host = host
         self._holding = holding
-        self.is_new: bool = holding.is_first
-        """True if the session was created for this lease, False if it was reused."""
+        self.is_new: bool = holding.is_new
+        """True if the session was created for this lease, or is not the one that `session_id` named."""
 
     def __repr__(self) -> str:
         state = self._holding.over or "running"
@@ -236,6 +244,8 @@ class Lease:
     async def context(self, **options: Any) -> BrowserContext:
         """Return the lease's context: clean when the lease begins, closed when it ends.
 
+        Leases of one identity have the same context one after the other, and only their pages are closed.
+
         With a profile it begins with what was saved, and is saved when the lease is released as a success.
 
         Args:
@@ -256,12 +266,22 @@ class Lease:
                     )
                 return holding.context
             try:
-                options = await self._host.profile_options(holding) | options
-                holding.context = await self._host.browser_of(holding).new_context(holding.block, options)
+                holding.context = await self._open(options)
             except Exception as error:
                 self._raise_if_lost(error)
                 raise
             return holding.context
+
+    async def _open(self, options: dict[str, Any]) -> BrowserContext:
+        holding = self._holding
+        browser = self._host.browser_of(holding)
+        stays = holding.session.lane.identity is not None
+        if stays and options and browser.has_home:
+            raise ValueError(
+                "the identity's context is open already, from an earlier lease; pass options when is_new is true"
+            )
+        options = await self._host.profile_options(holding) | options
+        return await (browser.home if stays else browser.new_context)(holding.block, options)
 
     async def new_page(self) -> Page:
         """Open a page in the lease's context.
@@ -271,10 +291,12 @@ class Lease:
         """
         context = await self.context()
         try:
-            return await self._host.browser_of(self._holding).new_page(context)
+            page = await self._host.browser_of(self._holding).new_page(context)
         except Exception as error:
             self._raise_if_lost(error)
             raise
+        self._holding.pages.append(page)
+        return page
 
     async def use(self, operation: Callable[[Lease], Awaitable[T]], *, timeout: float | None = None) -> T:
         """Run `operation(lease)` within the platform's `use_timeout` (or `timeout` seconds).

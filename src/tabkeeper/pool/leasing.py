@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,9 @@ from tabkeeper.errors import (
     BudgetExceededError,
     ConfigError,
     LeaseLostError,
+    PoolClosedError,
     QueueFullError,
+    QueueTimeoutError,
     TabkeeperError,
 )
 from tabkeeper.ledger.ledger import Ledger
@@ -30,7 +33,7 @@ from tabkeeper.pool.board import Board
 from tabkeeper.pool.browser import SessionBrowser, Trouble
 from tabkeeper.pool.caps import affordable_seconds, not_the_leases
 from tabkeeper.pool.lease import HEALTH_COST, Holding, Lease
-from tabkeeper.pool.model import Lane, Request, Session, State
+from tabkeeper.pool.model import SERVING, Lane, Request, Session, State
 from tabkeeper.pool.profiled import Profiled
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.stats import Counts
@@ -38,6 +41,7 @@ from tabkeeper.profiles.state import ProfileKey
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers.base import Provider
 from tabkeeper.providers.live_view import live_view
+from tabkeeper.vault import keyed_hash
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,25 @@ class Ask:
     max_cost: Money | None
     place: str
     profile: str | None = None
+    identity: str | None = field(default=None, repr=False)
+    """As the caller said it: only its keyed hash goes any further."""
+    session_id: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """One lease that several requests of one identity share, from the first that asks until the last that leaves."""
+
+    lane: Lane
+    carrier: Holding | None = None
+    """The lease, once there is one."""
+    hoping: int = 0
+    """Requests that wait for it."""
+    error: Exception | None = None
+    """Why there is none."""
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    leading: asyncio.Task[None] = field(init=False)
 
 
 class Leases:
@@ -84,6 +107,9 @@ class Leases:
         self._sessions = sessions
         self._profiles = profiles
         self._profiled = Profiled(profiles, clock, config.pool.clean_timeout.total_seconds())
+        key = config.security.identity_key
+        self._identity_key = secrets.token_hex(32) if key is None else key.get_secret_value()
+        self._turns: dict[Lane, Turn] = {}
         self._futures: dict[int, asyncio.Future[Lease]] = {}
         self._asked: dict[int, Ask] = {}
         self._arrivals = 0
@@ -95,6 +121,11 @@ class Leases:
     async def acquire(self, ask: Ask) -> Lease:
         """Wait for a lease; see `SessionPool.get_session`."""
         request = self._request_from(ask)
+        if request.lane.identity is not None and self._config.platforms[ask.platform].identity == "shared":
+            return await self._share(ask, request)
+        return await self._wait_for(ask, request)
+
+    async def _wait_for(self, ask: Ask, request: Request) -> Lease:
         if len(self._view.requests) >= self._config.pool.max_queued:
             self.counts.refused += 1
             raise QueueFullError(ask.platform, len(self._view.requests))
@@ -147,6 +178,10 @@ class Leases:
         now = self._clock.monotonic()
         if ask.max_cost is not None and not isinstance(ask.max_cost, Money):
             raise TypeError('max_cost must be Money or text such as "0.05"')
+        if ask.identity is not None and not isinstance(ask.identity, str):
+            raise TypeError("identity is text, such as an account's name")
+        if ask.identity == "":
+            raise ValueError("identity must not be empty; leave it out if there is none")
         if ask.profile is not None:
             check_domain(ask.profile)
             self._profiles.require_key()
@@ -154,13 +189,149 @@ class Leases:
         owner = ask.tenant if ask.tenant in self._view.rules.owning_tenants else None
         return Request(
             id=self._arrivals,
-            lane=Lane(ask.platform, owner),
+            lane=self._lane_of(ask, owner),
             tenant=ask.tenant,
             priority=ask.priority,
             arrived_at=now,
             deadline=now + seconds,
             lease_seconds=lease_seconds,
+            wants=ask.session_id or "",
         )
+
+    def _lane_of(self, ask: Ask, owner: str | None) -> Lane:
+        if ask.identity is not None:
+            hashed = keyed_hash(self._identity_key, ask.tenant, ask.platform, ask.identity)
+            return Lane(ask.platform, ask.tenant, hashed)
+        known = self._view.sessions.get(ask.session_id or "")
+        if known is not None and known.lane[:2] == (ask.platform, ask.tenant) and known.state in SERVING:
+            return known.lane  # the session's id is as good as the identity that it is of
+        return Lane(ask.platform, owner)
+
+    # ── leases that share a session (identity = "shared") ──────────────────────────────────────────────────────────
+
+    async def _share(self, ask: Ask, request: Request) -> Lease:
+        """Join the lease that is running, or being waited for, for the same identity; the first brings it about."""
+        if ask.max_cost is not None or ask.max_duration is not None:
+            raise ValueError(
+                "leases that share a session end together, so max_cost and max_duration are not for them"
+            )
+        late = QueueTimeoutError(
+            ask.platform, request.deadline - request.arrived_at, 1, "its session is in use"
+        )
+        while True:
+            turn = self._turns.get(request.lane)
+            if turn is None:
+                turn = self._turns[request.lane] = Turn(request.lane)
+                turn.leading = self._sessions.spawn(self._lead(turn, ask), f"lead {ask.platform}")
+            joinable = turn.carrier is None or (
+                turn.carrier.session.lease_ends - self._clock.monotonic() >= request.lease_seconds / 2
+            )
+            turn.hoping += 1
+            try:
+                async with asyncio.timeout(max(0.0, request.deadline - self._clock.monotonic())):
+                    await (turn.begun if joinable else turn.over).wait()
+            except BaseException as why:
+                turn.hoping -= 1
+                self._end_turn_if_unwanted(turn)
+                if not isinstance(why, TimeoutError):
+                    raise
+                self.counts.refused += 1
+                raise late from None
+            turn.hoping -= 1
+            if turn.error is not None:
+                raise turn.error
+            if turn.carrier is not None and not turn.over.is_set() and joinable:
+                return Lease(self, self._share_of(turn.carrier, ask, request))
+
+    def _end_turn_if_unwanted(self, turn: Turn) -> None:
+        if turn.hoping or turn.over.is_set():
+            return
+        if turn.carrier is None:
+            self._end_turn(turn)
+            turn.leading.cancel()
+        elif not turn.carrier.shares:
+            self._end_turn(turn)
+            self._hand_back(turn.carrier)
+
+    async def _lead(self, turn: Turn, ask: Ask) -> None:
+        """Wait for the one lease that all of a turn share."""
+        try:
+            lease = await self._wait_for(ask, self._request_from(ask))
+        except asyncio.CancelledError:
+            turn.error = PoolClosedError("the pool is shutting down and gives no more leases")
+            self._end_turn(turn)
+            raise
+        except Exception as error:  # noqa: BLE001 - it belongs to those who hope for the lease
+            turn.error = error
+            self._end_turn(turn)
+        else:
+            turn.carrier = lease._holding  # noqa: SLF001
+            if turn.hoping:
+                turn.begun.set()
+            else:
+                self._end_turn(turn)
+                self._hand_back(turn.carrier)
+
+    def _share_of(self, carrier: Holding, ask: Ask, request: Request) -> Holding:
+        number = len(carrier.shares) + 1
+        is_new = carrier.is_first and number == 1
+        share = replace(
+            carrier,
+            id=f"{carrier.id}.{number}",
+            tags=ask.tags,
+            place=ask.place,
+            requested_at=request.arrived_at,
+            granted_at=self._clock.monotonic(),
+            is_first=is_new,
+            is_new=is_new or ask.session_id not in {None, carrier.session.id},
+            profile=None if ask.profile is None else ProfileKey(ask.tenant, check_domain(ask.profile)),
+            carrier=carrier,
+            shares=[],
+            pages=[],
+            scopes=set(),
+            opening=asyncio.Lock(),
+        )
+        carrier.shares.append(share)
+        if number > 1:
+            self.counts.leases += 1
+            self.counts.reused += 1
+        return share
+
+    def _end_turn(self, turn: Turn) -> None:
+        """Let nobody join any more."""
+        if self._turns.get(turn.lane) is turn:
+            del self._turns[turn.lane]
+        turn.begun.set()
+        turn.over.set()
+
+    async def _leave(self, share: Holding, *, success: bool, error: str | None) -> None:
+        """End a share; the last one ends the lease."""
+        carrier = share.carrier
+        assert carrier is not None
+        self._mark_over(share, "ok" if success else "failed", error)
+        last = all(other.over for other in carrier.shares)
+        if last:
+            self._end_turn_of(carrier)
+        try:
+            if success:
+                await self._profiled.read(share)
+            async with asyncio.timeout(self._config.pool.clean_timeout.total_seconds()):
+                for page in share.pages:
+                    await page.close()
+        except Exception as trouble:  # noqa: BLE001 - the last to leave sees whether all is clean
+            log.debug("pages of lease %s did not close: %r", share.id, trouble)
+        finally:
+            saving = self._settle_profile(share)
+            if last:
+                failed = next((other for other in carrier.shares if other.over != "ok"), None)
+                await self.release(carrier, success=failed is None, error=failed.error if failed else None)
+        if saving is not None:
+            await asyncio.shield(saving)
+
+    def _end_turn_of(self, carrier: Holding) -> None:
+        turn = self._turns.get(carrier.session.lane)
+        if turn is not None and turn.carrier is carrier:
+            self._end_turn(turn)
 
     def held(self) -> list[str]:
         """Say of each running lease what it is for and where it was taken."""
@@ -212,6 +383,7 @@ class Leases:
             requested_at=request.arrived_at,
             granted_at=now,
             is_first=running.leases == 0,
+            is_new=running.leases == 0 or ask.session_id not in {None, session.id},
             start_age=age,
             card=running.hold.card,
             use_timeout=settings.use_timeout.total_seconds(),
@@ -341,6 +513,14 @@ class Leases:
         """See `lease.Host`."""
         if holding.over:
             return
+        if holding.carrier is not None:
+            await self._leave(holding, success=success, error=error)
+            return
+        sharing = [share for share in holding.shares if not share.over]
+        if sharing:  # somebody ended it by the session's id
+            for share in sharing:
+                await self._leave(share, success=success, error=error)
+            return
         self._mark_over(holding, "ok" if success else "failed", error)
         running = self._sessions.running[holding.session.id]
         clean = False
@@ -396,10 +576,13 @@ class Leases:
             self.counts.lost += 1
         self._mark_over(holding, outcome, why)
         self._record(running, holding)
-        self._settle_profile(holding)
-        for scope in list(holding.scopes):
-            if not scope.expired():  # else it is cancelling its operation already, and cannot be moved
-                scope.reschedule(asyncio.get_running_loop().time())
+        self._end_turn_of(holding)
+        for ended in (holding, *(share for share in holding.shares if not share.over)):
+            self._mark_over(ended, outcome, why)
+            self._settle_profile(ended)
+            for scope in list(ended.scopes):
+                if not scope.expired():  # else it is cancelling its operation already, and cannot be moved
+                    scope.reschedule(asyncio.get_running_loop().time())
 
     def _mark_over(self, holding: Holding, outcome: str, error: str | None) -> None:
         holding.over = outcome

@@ -45,11 +45,13 @@ ENDING = frozenset({State.DRAINING, State.LOST})
 class Lane(NamedTuple):
     """Requests and sessions that fit each other without any further question.
 
-    `owner` is the tenant the sessions belong to, or None where tenants share them.
+    `owner` is the tenant the sessions belong to, or None where tenants share them. `identity` is the keyed hash of
+    whose account is logged in, or None if it is nobody's; such a lane has an owner, and one session at a time.
     """
 
     platform: str
     owner: str | None = None
+    identity: str | None = None
 
 
 SERVING = frozenset(State) - ENDING - {State.CLOSED}
@@ -73,6 +75,8 @@ class Request:
     covered_by: Session | None = None
     """The session being created, or the place being vacated, that is meant for it."""
     waiting: bool = True
+    wants: str = ""
+    """The id of the session it would rather have than any other of its lane."""
 
     def __repr__(self) -> str:
         return f"<Request {self.id} {self.lane.platform} p{self.priority} {self.tenant}>"

@@ -107,7 +107,7 @@ def _grant(view: View, now: Instant, actions: list[Action]) -> None:
     for key in _by_urgency(view, view.to_grant):
         lane = view.lanes[key]
         while lane.idle and (request := lane.waiting.head(view.full_tenants)) is not None:
-            session = lane.idle[next(reversed(lane.idle))]
+            session = lane.idle.get(request.wants) or lane.idle[next(reversed(lane.idle))]
             if session.fresh_until <= now:
                 end_session(view, session, "age", now, actions)
                 continue
@@ -167,8 +167,10 @@ def _makes_room(view: View, lane: LaneView, provider: ProviderView, session: Ses
 
 
 def _frees(session: Session, full: list[str], lane: LaneView, provider: ProviderView) -> bool:
-    return ("platform" not in full or session.lane.platform == lane.key.platform) and (
-        "provider" not in full or session.provider == provider.name
+    return (
+        ("platform" not in full or session.lane.platform == lane.key.platform)
+        and ("provider" not in full or session.provider == provider.name)
+        and ("identity" not in full or session.lane == lane.key)
     )
 
 
@@ -198,7 +200,9 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
             continue
         victim = _victim(view, lane, providers)
         if victim is None:
-            if view.by_platform[key.platform] >= lane.rules.max_sessions and len(providers) == len(
+            if key.identity is not None and lane.places:
+                view.park(key)  # its one session is in use
+            elif view.by_platform[key.platform] >= lane.rules.max_sessions and len(providers) == len(
                 lane.rules.providers
             ):  # so nothing on the platform can go, and time alone will not change that
                 view.park(key)
@@ -246,6 +250,8 @@ def _obstacles(view: View, lane: LaneView, provider: ProviderView) -> list[str]:
         full.append("platform")
     if provider.sessions >= provider.limit:
         full.append("provider")
+    if lane.key.identity is not None and lane.places:
+        full.append("identity")
     return full
 
 
@@ -304,6 +310,10 @@ def why_waiting(view: View, request: Request, now: Instant) -> str:
         return f"tenant {request.tenant!r} holds all {view.leased_by_tenant[request.tenant]} leases it may"
     if lane.blocked_by:
         return lane.blocked_by
+    if lane.key.identity is not None and view.by_platform[platform] and lane.places and not lane.spare:
+        states = {session.state for session in view.sessions.values() if session.lane == lane.key}
+        if states & {State.LEASED, *ENDING}:
+            return f"the one session of its identity is {next(iter(states))}"
     if request.covered_by is not None and request.covered_by.state is State.CREATING:
         return f"a session is still being created at {request.covered_by.provider!r}"
     counts = f"{view.by_state[State.LEASED]} leased, {view.by_state[State.CREATING]} being created"

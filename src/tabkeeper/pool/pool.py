@@ -345,6 +345,8 @@ class SessionPool:
         max_duration: float | timedelta | None = None,
         max_cost: Money | str | None = None,
         profile: str | None = None,
+        identity: str | None = None,
+        session_id: str | None = None,
     ) -> LeaseRequest:
         """Lease a session: reused if one is idle, else created, else waited for.
 
@@ -362,6 +364,11 @@ class SessionPool:
             profile: a site's domain: the lease's context begins with what the tenant's last successful lease for it
                 saved (cookies, storage, user agent, viewport), and is saved when it succeeds. Needs
                 ``security.keys``.
+            identity: whose account is logged in, as any text; only a keyed hash of it is kept. One session lives for it
+                at a time, which keeps its cookies from lease to lease; how leases share it is
+                ``platforms.NAME.identity``.
+            session_id: of an earlier lease: its session is preferred, and surely found if it is an identity's and
+                lives. `Lease.is_new` says if it was not found.
 
         Raises (when awaited):
             QueueTimeoutError, QueueFullError, PoolClosedError: nothing was leased.
@@ -380,6 +387,8 @@ class SessionPool:
             max_cost=Money.parse(max_cost) if isinstance(max_cost, str) else max_cost,
             place=_caller(),
             profile=profile,
+            identity=identity,
+            session_id=session_id,
         )
         return LeaseRequest(lambda: self._acquire(ask))
 

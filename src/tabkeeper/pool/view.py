@@ -36,6 +36,7 @@ class LaneView:
         "key",
         "live",
         "paid_from",
+        "places",
         "poor_until",
         "rules",
         "spare",
@@ -63,6 +64,8 @@ class LaneView:
         said no, and may again."""
         self.live = 0
         """Sessions that serve it or will: all but those on their way out."""
+        self.places = 0
+        """Sessions that take a place: all there are."""
         self.blocked_by = ""
         """What the last budget that said no had to say, for people; empty once one says yes."""
 
@@ -183,6 +186,18 @@ class View:
         lane.uncovered.discard(request)
         if request.covered_by is not None:
             self.uncover(request.covered_by)
+        self.forget_if_unused(lane)
+
+    def forget_if_unused(self, lane: LaneView) -> None:
+        """Identities come and go without end, so their lanes are kept only while somebody is in them."""
+        if lane.key.identity is None or lane.places or lane.waiting or self.lanes.get(lane.key) is not lane:
+            return
+        del self.lanes[lane.key]
+        self.lanes_of[lane.key.platform].remove(lane)
+        self.to_grant.discard(lane.key)
+        self.stuck.discard(lane.key)
+        self._bounds.pop(lane.key, None)
+        self._parked.get(lane.key.platform, set()).discard(lane.key)
 
     def _want(self, lane: LaneView, request: Request) -> None:
         """Cover a request by a creation that is meant for nobody, else let `next_wanting` offer it."""
@@ -298,6 +313,7 @@ class View:
         self.by_platform[session.lane.platform] += 1
         self.by_state[State.CREATING] += 1
         self.lane(session.lane).live += 1
+        self.lane(session.lane).places += 1
         self.providers[session.provider].sessions += 1
         self.lane(session.lane).spare[session.id] = self.spare[session.id] = session
 
@@ -336,6 +352,8 @@ class View:
         if self._parked:
             self._unpark(session.lane.platform)
         self.watch(session)
+        if state is State.CLOSED:
+            self.forget_if_unused(lane)
 
     def _lease_over(self, session: Session) -> None:
         holder = session.covers
@@ -368,6 +386,7 @@ class View:
         self.by_state[State.CLOSED] -= 1
         self.by_platform[session.lane.platform] -= 1
         self.providers[session.provider].sessions -= 1
+        self.lane(session.lane).places -= 1
         if session.covers is not None:
             self.uncover(session)
             self.vacating.pop(session.id, None)
