@@ -104,6 +104,7 @@ WORLDS: dict[str, Rules] = {
 }
 
 TENANTS = ("default", "acme", "beta", "zorg")
+IDENTITIES = (*[None] * 5, "ada", *[None] * 4, "bob")
 TIMEOUTS = (0, 1, 2, 3, 5, 8, 13, 30)
 
 
@@ -163,8 +164,8 @@ class Walk:
             timeout=timeout,
             lease_seconds=lease_seconds,
             settle=False,
-            identity=pick((None, None, "ada", None, "bob"), number),
-            wants=pick(list(view.sessions), number // 3) if view.sessions and number % 3 == 0 else "",
+            identity=pick(IDENTITIES, number),
+            wants=pick(list(view.sessions), number // 5) if view.sessions and number % 5 == 0 else "",
         )
         self.requests.append(request)
 
