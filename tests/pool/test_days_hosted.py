@@ -27,6 +27,7 @@ from tabkeeper.testing import run_virtual
 from .far import Far, Life, separate_processes
 
 SEEDS = 1000 if os.environ.get("TABKEEPER_PROOF") else 40
+BLOCKS = max(8, SEEDS // 20)
 REAP = 420
 """Seconds within which a provider that behaves again has nothing left that nobody owns: 90 until a heartbeat is old,
 60 until somebody looks, 60 until the sweeper tries again, and as much for what comes late."""
@@ -245,9 +246,9 @@ def live_through(seed: int) -> Day:
     return day
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(BLOCKS))
 def test_no_session_leaks_whatever_a_provider_does(block: int) -> None:
-    for seed in range(block, SEEDS, 8):
+    for seed in range(block, SEEDS, BLOCKS):
         live_through(seed)
 
 

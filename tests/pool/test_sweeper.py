@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from tabkeeper.errors import TabkeeperError
+from tabkeeper.providers.emulator import Limits
 from tabkeeper.testing import run_virtual
 
 from .far import Far, separate_processes
@@ -195,6 +196,19 @@ def test_a_session_that_the_books_take_to_be_over_is_ended_at_its_provider(tmp_p
         assert "not created" in alert.detail
 
     story(tmp_path, telling)
+
+
+def test_a_provider_that_lists_nothing_and_refuses_new_sessions_is_told_of_once(tmp_path):
+    async def telling(far):
+        life = await far.live()
+        for _ in range(2):
+            with pytest.raises(TabkeeperError):
+                await lease(life, timeout=20)
+        (alert,) = far.rows("SELECT kind, detail FROM alert_event")
+        assert alert.kind == "drift"
+        assert "lists no session of ours" in alert.detail
+
+    story(tmp_path, telling, limits=Limits(concurrent=0))
 
 
 def test_other_ledgers_sessions_on_the_same_account_are_let_be(tmp_path):

@@ -302,6 +302,11 @@ class Creation:
             0.75, 1.25
         )
         lasting = isinstance(error, LASTING)
+        if isinstance(error, ProviderCapacityError) and not any(
+            one.session.provider == session.provider for one in self._sessions.running.values()
+        ):
+            work = self._sweeper.look_into_refusal(session.provider)
+            self._sessions.spawn(work, f"look into {session.provider}")
         if lasting:
             wait = rules.retry_max
         if error.retry_after is not None:

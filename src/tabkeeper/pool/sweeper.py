@@ -86,6 +86,22 @@ class Sweeper:
         if await recover(self._ledger, self._providers, clock=self._clock, take=self.watch):
             self._money_freed()
 
+    async def look_into_refusal(self, name: str) -> None:
+        """A provider is full though this pool has nothing there: say so if it lists nothing of ours either."""
+        try:
+            async with asyncio.timeout(self._patience):
+                provider = self._providers[name]
+                if provider.capabilities.host_bound or await provider.running():
+                    return
+            await self._ledger.alert(
+                key=f"drift|{name}|{self._clock.now():%Y-%m-%d}",
+                kind="drift",
+                detail=f"provider {name!r} lists no session of ours, yet refuses new ones as too many; somebody else "
+                "uses the account, or it still counts sessions that are over",
+            )
+        except (ProviderError, LedgerError, TimeoutError) as error:
+            log.debug("why %r refuses sessions is not known: %r", name, error)
+
     async def all_tried(self) -> None:
         """Return when each session on the list was tried at least once."""
         while any(not debt.attempts for debt in self.debts.values()):
