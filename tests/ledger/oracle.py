@@ -24,6 +24,7 @@ class Window:
     held: int = 0
     spent: int = 0
     forced: int = 0
+    limit: int = 0
 
     def figures(self):
         return (self.budget, int(self.start.timestamp() * 1_000_000), self.held, self.spent, self.forced)
@@ -41,7 +42,7 @@ class Budget:
 
     def window(self, now):
         start, end = _bounds(self.period, now)
-        return self.live.setdefault(start, Window(self.name, start, end))
+        return self.live.setdefault(start, Window(self.name, start, end, limit=self.limit))
 
     def windows(self):
         return [*self.live.values(), *self.past]
@@ -55,6 +56,7 @@ class Budget:
             if window.end <= now:
                 self.past.append(self.live.pop(start))
             else:
+                window.limit = limit
                 window.forced += max(0, window.held + window.spent - limit - window.forced)
 
 
@@ -81,6 +83,9 @@ class Session:
     state: str = "open"
     cost: int = 0
     usage: tuple | None = None
+    settled: tuple | None = None
+    """Usage of the first settlement; `usage` is the latest word."""
+    free: int = 0
     leases: list = field(default_factory=list)
 
 
@@ -119,12 +124,32 @@ class Oracle:
             # The meter of the allowance counts what is billed: whole started minutes.
             free = min(minutes, FREE_MINUTES - self.free_used.get(month, 0))
             self.free_used[month] = self.free_used.get(month, 0) + free
+            session.free = free
             cost = (minutes - free) * CENT
         for window in session.windows:
             window.held -= session.held
             window.spent += cost
             window.forced += max(0, cost - session.held)
         session.state, session.cost, session.usage = "settled", cost, (seconds, quality)
+        session.settled = session.usage
+        return cost
+
+    def adjust(self, session, seconds, quality):
+        """Correct a settled session and return its cost; windows that cannot cover more are forced."""
+        cost = meter(session.provider, seconds) * CENT
+        if session.provider == "plan":
+            month = session.at.strftime("%Y-%m")
+            minutes = meter("plan", seconds)
+            self.free_used[month] -= session.free
+            session.free = min(minutes, FREE_MINUTES - self.free_used[month])
+            self.free_used[month] += session.free
+            cost = (minutes - session.free) * CENT
+        more = cost - session.cost
+        for window in session.windows:
+            window.spent += more
+            if more > 0:
+                window.forced += max(0, window.held + window.spent - window.limit - window.forced)
+        session.cost, session.usage = cost, (seconds, quality)
         return cost
 
     def orphan_seconds(self, session, now):

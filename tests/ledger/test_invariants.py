@@ -3,6 +3,7 @@
 import pytest
 
 from tabkeeper.clock import VirtualClock
+from tabkeeper.ledger.comparing import Figures
 from tabkeeper.ledger.invariants import INVARIANTS
 
 from .builders import NOON, ask, lease, opened, tamper, used
@@ -56,6 +57,11 @@ MUTATIONS = {
     "I27": ["UPDATE session SET cost_n = cost_n + 1 WHERE id = 'done'"],
     "I28": ["DELETE FROM posting WHERE d_spent_n > 0 AND window_id = 1"],
     "I29": ["UPDATE rollup_hour SET rounding_n = rounding_n + 1"],
+    "I31": ["UPDATE entry SET effective_at = effective_at + 1 WHERE kind = 'adjust'"],
+    "I32": ["UPDATE rollup_hour SET tenant = 'somebody else' WHERE tenant = 'acme'"],
+    "I33": ["UPDATE recon_item SET theirs_n = theirs_n + 1"],
+    "I34": ["UPDATE entry SET quality = 'measured' WHERE kind = 'adjust'"],
+    "I35": ["UPDATE session SET quality = 'measured' WHERE id = 'dear'"],
     "I30": ["UPDATE rollup_day SET bytes = bytes + 1"],
 }
 
@@ -70,11 +76,15 @@ async def _busy(ledger):
     await ledger.settle_orphan("late", reason="lost")
     await ledger.hold(ask("included", provider="plan"))
     await ledger.settle("included", used(150), reason="idle")
+    await ledger.hold(ask("dear"))
+    ledger.record_lease(lease("dear", 1, 0, 60, tenant="acme"))
+    await ledger.settle("dear", used(60), reason="idle")
+    await ledger.reconciliation.compare("dear", Figures(seconds_us=170_000_000))
 
 
 @pytest.mark.parametrize("name", [invariant.name for invariant in INVARIANTS])
 async def test_a_mutation_of_each_invariant_is_caught_by_name(ledger_url, name):
-    budgets = [{"name": "day", "limit": "0.45", "thresholds": [0.01, 0.5]}, {"name": "month", "limit": "9"}]
+    budgets = [{"name": "day", "limit": "0.55", "thresholds": [0.01, 0.5]}, {"name": "month", "limit": "9"}]
     rates = {"per_hour": "0.60", "included_hours": "1"}
     plan = {"kind": "cdp", "url": "ws://u.invalid", "rates": rates}
     clock = VirtualClock(NOON)

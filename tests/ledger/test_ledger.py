@@ -118,9 +118,20 @@ async def test_an_orphan_is_settled_by_what_cannot_be_disproved_but_never_above_
         await ledger.hold(ask("old"))
         clock.advance(86_400)
         assert (await ledger.settle_orphan("old", reason="owner died")).cost == Money.parse("0.10")
-        # The owner was alive after all and knows better, but too late: one bill, the first one.
-        assert (await ledger.settle("old", used(60), reason="late")).cost == Money.parse("0.10")
-        assert query(ledger_url, "SELECT DISTINCT quality FROM session") == [("estimate",)]
+        # The owner was alive after all and knows better: still one bill, corrected.
+        assert (await ledger.settle("old", used(60), reason="late")).cost == Money.parse("0.01")
+        assert (await ledger.settle("old", used(60), reason="late")).cost == Money.parse("0.01")
+        assert query(ledger_url, "SELECT id, quality FROM session ORDER BY id") == [
+            ("old", "measured"),
+            ("young", "estimate"),
+        ]
+        assert query(ledger_url, "SELECT kind, amount_n FROM entry WHERE session_id = 'old' ORDER BY id") == [
+            ("hold", 0),
+            ("settle", 100_000_000),
+            ("adjust", -90_000_000),
+        ]
+        with pytest.raises(IdempotencyConflictError):
+            await ledger.settle("old", used(61), reason="late")
 
 
 async def test_a_cap_on_the_session_shortens_its_life_or_refuses_it(ledger_url):

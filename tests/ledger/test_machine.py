@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 
 from tabkeeper.clock import VirtualClock
 from tabkeeper.errors import BudgetExceededError, IdempotencyConflictError
+from tabkeeper.ledger.comparing import Figures
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Quality, SessionUsage
 
@@ -164,7 +165,7 @@ class Machine(RuleBasedStateMachine):
         session = self._any(number, "settled", "voided")
         if session is None:
             return
-        seconds, quality = session.usage or (60.0, Quality.MEASURED)
+        seconds, quality = session.settled or (60.0, Quality.MEASURED)
         again = self.ledger.settle(
             session.id, SessionUsage(seconds=seconds + change, quality=quality), reason="r"
         )
@@ -173,6 +174,42 @@ class Machine(RuleBasedStateMachine):
                 self._do(again)
         else:
             assert self._do(again).cost.nanos == session.cost
+
+    @rule(number=_sessions, seconds=_lives)
+    def measured_after_an_estimate(self, number, seconds):
+        session = self._any(number, "settled")
+        if session is None or session.usage[1] is not Quality.ESTIMATE:
+            return
+        cost = self.oracle.adjust(session, seconds, Quality.MEASURED)
+        usage = SessionUsage(seconds=seconds, quality=Quality.MEASURED)
+        for _ in range(2):
+            assert self._do(self.ledger.settle(session.id, usage, reason="r")).cost.nanos == cost
+
+    @rule(number=_sessions, seconds=_lives, dry_run=st.booleans())
+    def provider_says(self, number, seconds, dry_run):
+        session = self._any(number, "open", "settled", "voided")
+        if session is None:
+            return
+        figures = Figures(seconds_us=round(seconds * 1_000_000))
+        compare = self.ledger.reconciliation.compare
+        if session.state != "settled":
+            assert self._do(compare(session.id, figures, dry_run=dry_run)) is None
+            return
+        before, entries = session.cost, self._entries()
+        if dry_run:
+            self._do(compare(session.id, figures, dry_run=True))
+            assert self._entries() == entries
+            return
+        cost = self.oracle.adjust(session, seconds, Quality.PROVIDER)
+        found = self._do(compare(session.id, figures))
+        assert (found.ours.nanos, found.theirs.nanos) == (before, cost)
+        entries = self._entries()
+        assert not self._do(compare(session.id, figures)).adjusted
+        assert self._entries() == entries
+
+    def _entries(self):
+        with self.ledger.reader.connect() as connection:
+            return connection.exec_driver_sql("SELECT COUNT(*) FROM entry").scalar_one()
 
     @rule(number=_sessions)
     def void(self, number):

@@ -84,7 +84,7 @@ INVARIANTS: tuple[Invariant, ...] = (
         "I09",
         "the lines of an entry add up to it",
         "SELECT e.id FROM entry e LEFT JOIN (SELECT entry_id, SUM(amount_n) AS total FROM entry_line "
-        "GROUP BY entry_id) n ON n.entry_id = e.id WHERE e.amount_n <> COALESCE(n.total, 0) AND e.kind <> 'adjust'",
+        "GROUP BY entry_id) n ON n.entry_id = e.id WHERE e.amount_n <> COALESCE(n.total, 0)",
     ),
     Invariant(
         "I10",
@@ -205,6 +205,44 @@ INVARIANTS: tuple[Invariant, ...] = (
         _same_sums("rollup_day", "rollup_hour", ("provider", "platform", "tenant"), SUMS)
         + " UNION ALL "
         + _same_sums("rollup_day_line", "rollup_line", ("provider", "platform", "tenant", "kind"), LINE_SUMS),
+    ),
+    Invariant(
+        "I31",
+        "an adjustment corrects the settlement of its own session, in the same hour",
+        "SELECT e.id FROM entry e LEFT JOIN entry c ON c.id = e.corrects_id AND c.kind = 'settle' "
+        "AND c.session_id = e.session_id AND c.effective_at = e.effective_at "
+        "WHERE e.kind = 'adjust' AND c.id IS NULL",
+    ),
+    Invariant(
+        "I32",
+        "in the hourly sums a tenant bears the shares of its leases and the idle part of its sessions",
+        "SELECT tenant FROM (SELECT hour_at, tenant, cost_n AS cost, failed_n AS failed FROM rollup_hour UNION ALL "
+        "SELECT h.held_at / 3600000000 * 3600000000, s.tenant, -s.idle_n, "
+        "-CASE WHEN s.state = 'failed' THEN s.idle_n ELSE 0 END "
+        "FROM session s JOIN hold h ON h.session_id = s.id UNION ALL "
+        "SELECT h.held_at / 3600000000 * 3600000000, l.tenant, -l.cost_n, "
+        "-CASE WHEN l.outcome <> 'ok' THEN l.cost_n ELSE 0 END "
+        "FROM lease l JOIN hold h ON h.session_id = l.session_id) AS both_sides GROUP BY hour_at, tenant "
+        "HAVING SUM(cost) <> 0 OR SUM(failed) <> 0",
+    ),
+    Invariant(
+        "I33",
+        "a session that was compared costs what its provider's figures come to",
+        "SELECT s.id FROM recon_item i JOIN session s ON s.id = i.session_id "
+        "WHERE i.state = 'compared' AND i.theirs_n <> s.cost_n",
+    ),
+    Invariant(
+        "I34",
+        "only an estimate is corrected by anything but its provider's figures",
+        "SELECT e.id FROM entry e JOIN entry c ON c.id = e.corrects_id WHERE e.kind = 'adjust' "
+        "AND e.quality <> 'provider' AND c.quality <> 'estimate'",
+    ),
+    Invariant(
+        "I35",
+        "what is booked of a session is as good as its latest entry",
+        "SELECT s.id FROM session s JOIN (SELECT session_id, MAX(id) AS id FROM entry "
+        "WHERE kind IN ('settle', 'adjust') GROUP BY session_id) x ON x.session_id = s.id "
+        "JOIN entry e ON e.id = x.id WHERE s.quality <> e.quality",
     ),
 )
 

@@ -40,6 +40,11 @@ def digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def usage_digest(op: Payload) -> str:
+    """Tell one usage of a session from another."""
+    return digest({key: op[key] for key in ("seconds_us", "proxy_bytes", "quality")})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """A hold as the database has it."""
@@ -58,6 +63,8 @@ class Settled:
     cost_n: int
     idle_n: int
     rounding_n: int
+    is_estimate: bool = False
+    """It was booked before, by an estimate, and better is known now."""
 
 
 def hold(tx: Transaction, books: Books, ask: Payload) -> Denial | Held:
@@ -69,7 +76,7 @@ def hold(tx: Transaction, books: Books, ask: Payload) -> Denial | Held:
     session_id, at, amount = ask["session_id"], ask["at"], ask["amount_n"]
     facts = {key: ask[key] for key in ("platform", "provider", "tenant", "max_us", "cap_n")}
     payload_hash = digest(facts)
-    found = _hold_row(tx, session_id)
+    found = hold_row(tx, session_id)
     if found is not None:
         return _same_hold(found, payload_hash, facts)
     places = []
@@ -89,8 +96,8 @@ def hold(tx: Transaction, books: Books, ask: Payload) -> Denial | Held:
         payload_hash=payload_hash,
         **{k: ask[k] for k in ("session_id", "rate_card_id", "amount_n", "held_us", "at", "expires_at")},
     )
-    entry_id = _entry(tx, f"hold:{session_id}", payload_hash, "hold", session_id, effective_at=at, at=at)
-    _postings(tx, entry_id, [place.window_id for place in places], d_held=amount)
+    entry_id = entry(tx, f"hold:{session_id}", payload_hash, "hold", session_id, effective_at=at, at=at)
+    postings(tx, entry_id, [place.window_id for place in places], d_held=amount)
     return Held(
         rate_card_id=ask["rate_card_id"],
         amount_n=amount,
@@ -125,14 +132,14 @@ def void(tx: Transaction, op: Payload) -> None:
         IdempotencyConflictError: the session was settled, so something was started.
     """
     session_id, at = op["session_id"], op["at"]
-    found = _hold_row(tx, session_id, lock=True)
+    found = hold_row(tx, session_id, lock=True)
     if found is None or found.state == "voided":
         return
     if found.state == "settled":
         raise IdempotencyConflictError(
             f"session {session_id} is settled already, so its hold cannot be voided"
         )
-    entry_id = _entry(
+    entry_id = entry(
         tx,
         f"void:{session_id}",
         "",
@@ -142,10 +149,10 @@ def void(tx: Transaction, op: Payload) -> None:
         at=at,
         reason=op["reason"],
     )
-    windows = _held_windows(tx, session_id)
+    windows = held_windows(tx, session_id)
     for window_id in windows:
         post(tx, window_id, d_held=-found.amount_n, d_spent=0, d_forced=0, at=at)
-    _postings(tx, entry_id, windows, d_held=-found.amount_n)
+    postings(tx, entry_id, windows, d_held=-found.amount_n)
     tx.run("UPDATE hold SET state = 'voided', resolved_at = :at WHERE session_id = :s", at=at, s=session_id)
     tx.run(
         "UPDATE session SET state = 'void', ended_at = :at, close_reason = :reason, connect_sealed = NULL "
@@ -159,18 +166,18 @@ def void(tx: Transaction, op: Payload) -> None:
 def settle(tx: Transaction, books: Books, op: Payload) -> Settled:
     """Book what a session cost, once; asked again, return what was booked. See `Ledger.settle`."""
     session_id, at = op["session_id"], op["at"]
-    found = _hold_row(tx, session_id, lock=True)
+    found = hold_row(tx, session_id, lock=True)
     if found is None:
         raise LedgerError(f"session {session_id} has no hold, so there is nothing to settle")
     if op["quality"] == "estimate" and op["seconds_us"] is None:
         op = {**op, "seconds_us": max(0, min(at - found.held_at, found.max_us))}
-    payload_hash = digest({k: op[k] for k in ("seconds_us", "proxy_bytes", "quality")})
+    payload_hash = usage_digest(op)
     if found.state != "open":
         _check_settled(tx, found, op, payload_hash)
-        return _settled(tx, session_id)
+        return _settled(tx, op)
     bill = draw_up(tx, books.prices, found, op)
     cost = bill.cost.nanos
-    entry_id = _entry(
+    entry_id = entry(
         tx,
         f"settle:{session_id}",
         payload_hash,
@@ -183,11 +190,11 @@ def settle(tx: Transaction, books: Books, op: Payload) -> Settled:
         reason=op["reason"],
     )
     bill.write(tx, entry_id)
-    windows = _held_windows(tx, session_id)
+    windows = held_windows(tx, session_id)
     forced = max(0, cost - found.amount_n)
     for window_id in windows:
         post(tx, window_id, d_held=-found.amount_n, d_spent=cost, d_forced=forced, at=at)
-    _postings(tx, entry_id, windows, d_held=-found.amount_n, d_spent=cost, d_forced=forced)
+    postings(tx, entry_id, windows, d_held=-found.amount_n, d_spent=cost, d_forced=forced)
     tx.run("UPDATE hold SET state = 'settled', resolved_at = :at WHERE session_id = :s", at=at, s=session_id)
     _tell_troubles(tx, op, bill, forced, at)
     return Settled(cost_n=cost, idle_n=bill.idle.nanos, rounding_n=bill.rounding.nanos)
@@ -223,12 +230,15 @@ def _check_settled(tx: Transaction, found: Row, op: Payload, payload_hash: str) 
             f"session {op['session_id']} was voided as never started, but now {op['seconds_us'] / 1e6:.3f} s "
             "of it are to be paid; look at its provider's bill"
         )
-    entry = tx.row(
-        "SELECT payload_hash, quality FROM entry WHERE idem_key = :k", k=f"settle:{op['session_id']}"
+    if op["quality"] == "estimate":
+        return  # a second opinion about the same end, and a worse one
+    booked = tx.rows(
+        "SELECT payload_hash FROM entry WHERE session_id = :s AND quality <> 'estimate' AND (kind = 'settle' "
+        "OR (kind = 'adjust' AND quality = :quality AND payload_hash <> ''))",
+        s=op["session_id"],
+        quality=op["quality"],
     )
-    assert entry is not None
-    # An estimate on either side is a second opinion about the same end, not a second bill.
-    if "estimate" not in {entry.quality, op["quality"]} and entry.payload_hash != payload_hash:
+    if booked and payload_hash not in {row.payload_hash for row in booked}:
         raise IdempotencyConflictError(
             f"session {op['session_id']} was settled with another usage (settle:{op['session_id']}); "
             "a correction is an entry of its own"
@@ -256,7 +266,8 @@ def _same_hold(found: Row, payload_hash: str, facts: Mapping[str, Any]) -> Held:
     )
 
 
-def _hold_row(tx: Transaction, session_id: str, *, lock: bool = False) -> Row | None:
+def hold_row(tx: Transaction, session_id: str, *, lock: bool = False) -> Row | None:
+    """Return a hold with whose it is; with `lock` nobody else may change it until we commit."""
     return tx.row(
         _HOLD + (" FOR UPDATE OF h" if lock and tx.is_postgres else ""),
         s=session_id,
@@ -269,13 +280,18 @@ _HOLD = (
 )
 
 
-def _settled(tx: Transaction, session_id: str) -> Settled:
-    row = tx.row("SELECT cost_n, idle_n, rounding_n FROM session WHERE id = :s", s=session_id)
+def _settled(tx: Transaction, op: Payload) -> Settled:
+    row = tx.row("SELECT cost_n, idle_n, rounding_n, quality FROM session WHERE id = :s", s=op["session_id"])
     assert row is not None
-    return Settled(cost_n=row.cost_n, idle_n=row.idle_n, rounding_n=row.rounding_n)
+    return Settled(
+        cost_n=row.cost_n,
+        idle_n=row.idle_n,
+        rounding_n=row.rounding_n,
+        is_estimate=row.quality == "estimate" and op["quality"] != "estimate",
+    )
 
 
-def _held_windows(tx: Transaction, session_id: str) -> list[int]:
+def held_windows(tx: Transaction, session_id: str) -> list[int]:
     """Return the windows that a hold counts in, in order of their ids."""
     rows = tx.rows(
         "SELECT p.window_id FROM entry e JOIN posting p ON p.entry_id = e.id "
@@ -285,7 +301,7 @@ def _held_windows(tx: Transaction, session_id: str) -> list[int]:
     return [row.window_id for row in rows]
 
 
-def _entry(
+def entry(
     tx: Transaction,
     idem_key: str,
     payload_hash: str,
@@ -297,10 +313,13 @@ def _entry(
     amount: int = 0,
     quality: str = "measured",
     reason: str = "",
+    corrects_id: int | None = None,
 ) -> int:
+    """Write an entry and return its number."""
     row = tx.row(
         "INSERT INTO entry (idem_key, payload_hash, kind, session_id, amount_n, effective_at, recorded_at, quality, "
-        "reason) VALUES (:idem_key, :hash, :kind, :s, :amount, :effective_at, :at, :quality, :reason) RETURNING id",
+        "reason, corrects_id) VALUES (:idem_key, :hash, :kind, :s, :amount, :effective_at, :at, :quality, :reason, "
+        ":corrects_id) RETURNING id",
         idem_key=idem_key,
         hash=payload_hash,
         kind=kind,
@@ -310,12 +329,13 @@ def _entry(
         at=at,
         quality=quality,
         reason=reason,
+        corrects_id=corrects_id,
     )
     assert row is not None
     return int(row.id)
 
 
-def _postings(
+def postings(
     tx: Transaction,
     entry_id: int,
     windows: Sequence[int],
@@ -324,6 +344,7 @@ def _postings(
     d_spent: int = 0,
     d_forced: int = 0,
 ) -> None:
+    """Write what an entry does to each of its windows."""
     if windows:
         tx.many(
             "INSERT INTO posting (entry_id, window_id, d_held_n, d_spent_n, d_forced_n) VALUES (:e, :w, :h, :sp, :f)",

@@ -23,12 +23,14 @@ from tabkeeper.errors import BudgetExceededError, LedgerUnavailableError
 from tabkeeper.ledger import invariants, processes, registry, schema, sums
 from tabkeeper.ledger.alerting import AlertOutbox
 from tabkeeper.ledger.budgets import Denial
+from tabkeeper.ledger.drift import DriftBook
 from tabkeeper.ledger.engines import is_away, is_memory, parse_url, read_engine, write_engine
 from tabkeeper.ledger.instants import length_us, micros, moment
 from tabkeeper.ledger.limits import apply_budgets
 from tabkeeper.ledger.operations import LedgerOperations
 from tabkeeper.ledger.prices import Prices
 from tabkeeper.ledger.rates import RateCard, is_free, price
+from tabkeeper.ledger.reconcile import Reconciliation
 from tabkeeper.ledger.spool import Spool, abandoned, places_for, prefix_for
 from tabkeeper.ledger.store import KEPT, Writer
 from tabkeeper.ledger.transaction import Transaction
@@ -76,6 +78,10 @@ class Ledger:
     """Read-only engine for reports."""
     alerts: AlertOutbox
     """What somebody should hear of, and who has heard."""
+    reconciliation: Reconciliation
+    """What providers say against what was booked."""
+    drift: DriftBook
+    """Where providers' state and ours disagreed."""
 
     def __init__(
         self,
@@ -96,6 +102,8 @@ class Ledger:
         self._engine = engine
         self._inline = inline
         self.alerts = AlertOutbox(writer, self._read, clock)
+        self.reconciliation = Reconciliation(writer, self._read, clock)
+        self.drift = DriftBook(writer, self._read, clock)
         self._prices = Prices(config.providers)
         self._open: dict[str, _Open] = {}
         self._registered = False
@@ -269,6 +277,9 @@ class Ledger:
         self, session_id: str, usage: SessionUsage, *, reason: str, state: str = "closed"
     ) -> Settlement:
         """Book what a session really used, at most once; asked again, return what was booked.
+
+        If it was booked by an estimate meanwhile, as when this process was taken for dead, the difference is booked
+        as an adjustment.
 
         If the database is away the usage is kept and booked later; the settlement is then `provisional`, priced
         here without allowances and shares.

@@ -560,3 +560,64 @@ class ProfileWriterRow(Table, table=True):
     proxy: str = _key()
     holder: str = _text()
     expires_at: int = _instant()
+
+
+class ReconRunRow(Table, table=True):
+    """One look at one provider's figures, and what came of it."""
+
+    __tablename__: ClassVar[Any] = "recon_run"
+    __table_args__: ClassVar[Any] = (Index("ix_recon_run_at", "at"),)
+    id: int | None = _serial()
+    provider: str = _text()
+    at: int = _instant()
+    sessions: int = _number()
+    """Sessions whose figures were there, and were compared."""
+    waiting: int = _number()
+    """Sessions whose figures were not."""
+    ours_n: int = _number()
+    """What was booked for those compared, before the look."""
+    theirs_n: int = _number()
+    adjusted: int = _number()
+    """Entries written."""
+    past: int = _number()
+    """Differences past the tolerance."""
+    error: str = _text("")
+
+
+class ReconItemRow(Table, table=True):
+    """How far the comparison of one session has come; written in the transaction that adjusts it."""
+
+    __tablename__: ClassVar[Any] = "recon_item"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_recon_item_state_next_at", "state", "next_at"),
+        CheckConstraint("state IN ('waiting', 'compared', 'silent')", name="state"),
+    )
+    session_id: str = _key("session.id")
+    provider: str = _text()
+    state: str = _text("waiting")
+    """waiting: its provider has no final figures yet; silent: it never told any."""
+    attempts: int = _number()
+    checked_at: int = _instant()
+    next_at: int = _number()
+    theirs_n: int = _number()
+    """What the provider's figures come to, by the session's own price list."""
+    said: str = _text("{}")
+    """JSON: what the provider said, as it was priced."""
+
+
+class DriftRow(Table, table=True):
+    """A provider's state and ours disagree; one row for each thing, however often it is seen."""
+
+    __tablename__: ClassVar[Any] = "drift"
+    __table_args__: ClassVar[Any] = (UniqueConstraint("dedupe_key"), Index("ix_drift_last_at", "last_at"))
+    id: int | None = _serial()
+    dedupe_key: str = _text()
+    provider: str = _text()
+    kind: str = _text()
+    """dead, ended, unlisted, refuses or stray; see `ledger.drift`."""
+    session_id: str | None = _maybe()
+    provider_session_id: str | None = _maybe()
+    first_at: int = _instant()
+    last_at: int = _instant()
+    times: int = _number(1)
+    detail: str = _text("")

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tabkeeper.ledger import alerting, journal
+from tabkeeper.ledger import adjusting, alerting, journal, reconcile
 from tabkeeper.ledger.budgets import StaleBudgetsError, WindowBook, tell
 from tabkeeper.ledger.instants import length_us, micros
 from tabkeeper.ledger.journal import Books
@@ -55,7 +55,9 @@ class LedgerOperations:
             case "void":
                 return journal.void(tx, operation)
             case "settle":
-                return journal.settle(tx, self._books, operation)
+                return adjusting.settle_or_correct(tx, self._books, operation)
+            case "reconcile":
+                return reconcile.apply(tx, self._books, operation)
             case "lease":
                 return tx.run(_LEASE, **operation["row"])
             case "state":
@@ -65,8 +67,6 @@ class LedgerOperations:
                 return _heartbeat(tx, operation)
             case "release":
                 return _release(tx, operation)
-            case "alert":
-                return tell(tx, **_only(operation, "key", "kind", "at", "session_id", "detail"))
             case "released":
                 return tx.run(
                     "UPDATE release_outbox SET confirmed_at = :at WHERE session_id = :session_id",

@@ -55,17 +55,9 @@ class Bill:
 
     def write(self, tx: Transaction, entry_id: int) -> None:
         """Write lines, shares, the session's end and the sums."""
-        if self.lines:
-            tx.many(
-                "INSERT INTO entry_line (entry_id, kind, raw_qty, billed_qty, included_qty, amount_n) "
-                "VALUES (:entry_id, :kind, :raw_qty, :billed_qty, :included_qty, :amount_n)",
-                [{"entry_id": entry_id, **_line_values(line)} for line in self.lines],
-            )
+        write_lines(tx, self.hold, entry_id, self.lines)
         if self.cost and self.leases:
-            tx.many(
-                "UPDATE lease SET cost_n = :cost_n WHERE id = :id",
-                [{"cost_n": s.nanos, "id": le.id} for le, s in zip(self.leases, self.shares, strict=True)],
-            )
+            write_shares(tx, self.leases, self.shares)
         tx.run(
             "UPDATE session SET state = :state, ended_at = :at, close_reason = :reason, connect_sealed = NULL, "
             "uses = :uses, failures = :failures, cost_n = :cost, idle_n = :idle, "
@@ -86,9 +78,6 @@ class Bill:
         self._write_sums(tx)
 
     def _write_sums(self, tx: Transaction) -> None:
-        hour = {"hour_at": self.hold.held_at // HOUR_US * HOUR_US}
-        day = {"day_at": self.hold.held_at // DAY_US * DAY_US}
-        where = {"provider": self.hold.provider, "platform": self.hold.platform}
         by_tenant: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(SUMS, 0))
         own = by_tenant[self.hold.tenant]
         failed = self.op["state"] == "failed"
@@ -110,14 +99,46 @@ class Bill:
             theirs["leased_us"] += max(0, lease.end_age_us - lease.start_age_us)
             theirs["waited_us"] += lease.waited_us
             theirs["bytes"] += lease.bytes
-        for tenant in sorted(by_tenant):
-            tx.run(_ADD_HOUR, tenant=tenant, **hour, **where, **by_tenant[tenant])
-            tx.run(_ADD_DAY, tenant=tenant, **day, **where, **by_tenant[tenant])
-        if self.lines:
-            common = {"tenant": self.hold.tenant, **hour, **day, **where}
-            rows = [{**common, **_line_values(line)} for line in self.lines]
-            tx.many(_ADD_LINE, rows)
-            tx.many(_ADD_DAY_LINE, rows)
+        add_sums(tx, self.hold, by_tenant)
+
+
+def add_sums(tx: Transaction, hold: Row, by_tenant: Mapping[str, Mapping[str, int]]) -> None:
+    """Add to the hour and the day of a hold, for each tenant; `SUMS` names what."""
+    hour = {"hour_at": hold.held_at // HOUR_US * HOUR_US}
+    day = {"day_at": hold.held_at // DAY_US * DAY_US}
+    where = {"provider": hold.provider, "platform": hold.platform}
+    for tenant in sorted(by_tenant):
+        tx.run(_ADD_HOUR, tenant=tenant, **hour, **where, **by_tenant[tenant])
+        tx.run(_ADD_DAY, tenant=tenant, **day, **where, **by_tenant[tenant])
+
+
+def write_lines(tx: Transaction, hold: Row, entry_id: int, bill: Sequence[Line]) -> None:
+    """Write the lines of an entry, and add them to the sums of its hold's hour and day."""
+    if not bill:
+        return
+    tx.many(
+        "INSERT INTO entry_line (entry_id, kind, raw_qty, billed_qty, included_qty, amount_n) "
+        "VALUES (:entry_id, :kind, :raw_qty, :billed_qty, :included_qty, :amount_n)",
+        [{"entry_id": entry_id, **_line_values(line)} for line in bill],
+    )
+    common = {
+        "tenant": hold.tenant,
+        "provider": hold.provider,
+        "platform": hold.platform,
+        "hour_at": hold.held_at // HOUR_US * HOUR_US,
+        "day_at": hold.held_at // DAY_US * DAY_US,
+    }
+    rows = [{**common, **_line_values(line)} for line in bill]
+    tx.many(_ADD_LINE, rows)
+    tx.many(_ADD_DAY_LINE, rows)
+
+
+def write_shares(tx: Transaction, leases: Sequence[Row], shares: Sequence[Money]) -> None:
+    """Write what each lease bears."""
+    tx.many(
+        "UPDATE lease SET cost_n = :cost_n WHERE id = :id",
+        [{"cost_n": share.nanos, "id": lease.id} for lease, share in zip(leases, shares, strict=True)],
+    )
 
 
 def _line_values(line: Line) -> dict[str, Any]:
@@ -134,19 +155,14 @@ def draw_up(tx: Transaction, prices: PriceBook, hold: Row, op: Mapping[str, Any]
     """Price the usage `op` of the session of `hold`, taking from the month's allowance what is left of it."""
     card = prices.card(tx, hold.rate_card_id)
     seconds = op["seconds_us"] / 1_000_000
-    left = _allowance_left(tx, hold, card)
+    left = allowance_left(tx, hold, card)
     # Traffic that the card does not charge for must not keep the rest from being settled.
     traffic = op["proxy_bytes"] if card.component("proxy_bytes") else 0
     bill = lines(card, seconds, proxy_bytes=traffic, included_left=left)
-    _use_allowance(tx, hold, card, bill)
+    use_allowance(tx, hold, card, bill)
     cost = Money(sum(line.amount.nanos for line in bill))
-    leases = tx.rows(
-        "SELECT id, tenant, outcome, is_new, start_age_us, end_age_us, waited_us, bytes FROM lease "
-        "WHERE session_id = :s ORDER BY use_number, start_age_us, id",
-        s=hold.session_id,
-    )
-    ages = [(lease.start_age_us / 1_000_000, lease.end_age_us / 1_000_000) for lease in leases]
-    shares, idle = divide(card, cost, seconds, ages)
+    leases = leases_of(tx, hold.session_id)
+    shares, idle = divide(card, cost, seconds, ages_of(leases))
     return Bill(
         hold=hold,
         op=op,
@@ -159,7 +175,21 @@ def draw_up(tx: Transaction, prices: PriceBook, hold: Row, op: Mapping[str, Any]
     )
 
 
-def _allowance_left(tx: Transaction, hold: Row, card: RateCard) -> dict[str, int]:
+def leases_of(tx: Transaction, session_id: str) -> list[Row]:
+    """Return the leases of a session in the order of its use."""
+    return tx.rows(
+        "SELECT id, tenant, outcome, is_new, start_age_us, end_age_us, waited_us, bytes, cost_n FROM lease "
+        "WHERE session_id = :s ORDER BY use_number, start_age_us, id",
+        s=session_id,
+    )
+
+
+def ages_of(leases: Sequence[Row]) -> list[tuple[float, float]]:
+    """Return the session's age in seconds at each lease's start and end."""
+    return [(lease.start_age_us / 1_000_000, lease.end_age_us / 1_000_000) for lease in leases]
+
+
+def allowance_left(tx: Transaction, hold: Row, card: RateCard) -> dict[str, int]:
     """Read, and lock, what is left of this month's included quantities."""
     left = {}
     for part in sorted(card.components, key=lambda part: part.kind):
@@ -179,7 +209,8 @@ def _allowance_left(tx: Transaction, hold: Row, card: RateCard) -> dict[str, int
     return left
 
 
-def _use_allowance(tx: Transaction, hold: Row, card: RateCard, bill: list[Line]) -> None:
+def use_allowance(tx: Transaction, hold: Row, card: RateCard, bill: Sequence[Line]) -> None:
+    """Take what is free on a bill from the month's allowance; give back what a correction frees."""
     for line in bill:
         if line.included_qty:
             tx.run(

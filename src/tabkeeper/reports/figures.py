@@ -285,7 +285,7 @@ _PLATFORMS_OF_HOURS = text(
 )
 
 _PLATFORMS_OF_ENTRIES = text("""
-    SELECT s.platform, SUM(e.amount_n), COUNT(*)
+    SELECT s.platform, SUM(s.cost_n), COUNT(*)
       FROM entry e JOIN session s ON s.id = e.session_id
      WHERE e.effective_at >= :start AND e.effective_at < :end AND e.kind = 'settle'
      GROUP BY s.platform""")
