@@ -23,10 +23,14 @@ from playwright.async_api import (
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
+from tabkeeper.pool.traces import Belongings, belongings, context_id, remaining
 from tabkeeper.pool.trackers import is_tracker
 from tabkeeper.profiles.state import BrowserState
 
 log = logging.getLogger(__name__)
+
+_PAUSES = (0.01, 0.05, 0.2, 0.5)
+"""Seconds between looks for what a lease left, before it is taken to stay."""
 
 Trouble = Literal["timeout", "network", "other"]
 
@@ -103,13 +107,20 @@ class Connection:
     the default one.
     """
 
-    def __init__(self, driver: Driver, connect_url: str) -> None:
+    def __init__(self, driver: Driver, connect_url: str, *, shared: bool) -> None:
         self._driver = driver
+        self._shared = shared
         self._connect_url = connect_url
         self._connecting: asyncio.Task[Browser] | None = None
         self._listeners: list[Callable[[str], None]] = []
         self.given: set[BrowserContext] = set()
         """Contexts that were there before us."""
+        self.cdp: CDPSession | None = None
+        """To the browser itself; None if it does not let us look."""
+        self.at_first: Belongings | None = None
+        """What there was before us, where the browser is one session's alone."""
+        self.touched = ""
+        """What somebody did in a context that was there before us; it cannot be undone with certainty."""
 
     @property
     def made(self) -> Browser | None:
@@ -153,8 +164,24 @@ class Connection:
             playwright = await self._driver.playwright()
             browser = await playwright.chromium.connect_over_cdp(self._connect_url)
         self.given = set(browser.contexts)
+        await self._look_around(browser)
         browser.on("disconnected", lambda _: self._disconnected(browser))
         return browser
+
+    async def _look_around(self, browser: Browser) -> None:
+        for context in self.given:
+            context.on("page", lambda _: self._touch("a page was opened in the default context"))
+            for page in context.pages:
+                page.on("framenavigated", lambda _: self._touch("the browser's own page was used"))
+        try:
+            self.cdp = await browser.new_browser_cdp_session()
+            self.at_first = None if self._shared else await belongings(self.cdp)
+        except PlaywrightError as error:
+            self.cdp = self.at_first = None
+            log.debug("this browser does not tell what is in it: %s", error)
+
+    def _touch(self, what: str) -> None:
+        self.touched = what
 
     def _disconnected(self, browser: Browser) -> None:
         if self.made is not browser:
@@ -196,12 +223,12 @@ class Connections:
     def to(self, connect_url: str, *, shared: bool) -> Connection:
         """Return the connection to a browser; nothing is connected yet."""
         if not shared:
-            return Connection(self.driver, connect_url)
+            return Connection(self.driver, connect_url, shared=False)
         known = self._shared.get(connect_url)
         if known is None:
             # A browser that was restarted has a new address: forget those that nobody listens to any more.
             self._shared = {url: c for url, c in self._shared.items() if c.in_use}
-            known = self._shared[connect_url] = Connection(self.driver, connect_url)
+            known = self._shared[connect_url] = Connection(self.driver, connect_url, shared=True)
         return known
 
     async def aclose(self) -> None:
@@ -227,6 +254,7 @@ class SessionBrowser:
         self._contexts: set[BrowserContext] = set()
         self._opening: set[asyncio.Future[BrowserContext]] = set()
         self._home: BrowserContext | None = None
+        self._home_id: str | None = None
         self._home_lock = asyncio.Lock()
         self.shared = shared
         self.used = False
@@ -271,6 +299,7 @@ class SessionBrowser:
         """Return the context that stays between the leases of one identity; the first of them opens it."""
         async with self._home_lock:
             if self._home is None:
+                self._home_id = None
                 opened = self._home = await self.new_context(block, options)
                 opened.on("close", self._home_closed)
             return self._home
@@ -301,31 +330,65 @@ class SessionBrowser:
         await self.meter.attached(page)
         return page
 
-    async def clean(self) -> bool:
-        """Close what leases opened; False if traces may be left, so that nobody else should get the session."""
+    async def clean(self) -> list[str]:
+        """Close what leases opened, then look; return what is left of them all the same, in a few words each.
+
+        With anything left nobody else should get the session. The context that stays for an identity does not count.
+        """
         browser = self._connection.made
         if browser is None or not browser.is_connected():
-            return not self.used
+            return ["the connection is gone"] if self.used else []
         if self._opening:
             await asyncio.wait(list(self._opening))
         await self.meter.settle()
-        untouched = True
-        contexts = set(self._contexts)
-        if not self.shared:
-            # The browser is the session's own, so whatever is in it came from its leases.
-            contexts = set(browser.contexts) - self._connection.given
-            given = self._connection.given
-            untouched = all(page.url == "about:blank" for context in given for page in context.pages)
+        # In a browser of the session's own, whatever is in it came from its leases.
+        contexts = set(self._contexts) if self.shared else set(browser.contexts) - self._connection.given
         home = self._home
-        for context in contexts:
-            if context is not home:
-                await context.close()
+        if home is not None:
+            self._home_id = await context_id(home) or self._home_id
+        closing = [context for context in contexts if context is not home]
+        ids = [
+            found for context in closing if self.shared and (found := await context_id(context)) is not None
+        ]
+        for context in closing:
+            await context.close()
         self._contexts.clear()
         if home is not None:
             self._contexts.add(home)
             for page in list(home.pages):
                 await page.close()
-        return untouched
+        left = await self._look(ids)
+        for pause in _PAUSES:
+            if not left:
+                break
+            await asyncio.sleep(pause)  # what runs in a context ends a moment after it
+            left = await self._look(ids)
+        return left
+
+    async def _look(self, ids: list[str]) -> list[str]:
+        connection = self._connection
+        if connection.cdp is None:
+            return self._strange_pages()
+        if self.shared:
+            return await remaining(connection.cdp, ids)
+        assert connection.at_first is not None
+        await connection.cdp.send("Browser.resetPermissions")
+        stays = [] if self._home_id is None else [self._home_id]
+        found = await belongings(connection.cdp, without=stays)
+        if self._home is not None and not stays:
+            new = found.contexts - connection.at_first.contexts
+            if len(new) == 1:  # it has never had a page to tell its id by
+                self._home_id = next(iter(new))
+                found = await belongings(connection.cdp, without=new)
+        return found.beyond(connection.at_first) + self._strange_pages()
+
+    def _strange_pages(self) -> list[str]:
+        if self.shared:
+            return []
+        if self._connection.touched:
+            return [self._connection.touched]
+        pages = [page for context in self._connection.given for page in context.pages]
+        return ["a page in the default context"] if any(page.url != "about:blank" for page in pages) else []
 
     async def aclose(self) -> None:
         """End the session's use of the connection."""

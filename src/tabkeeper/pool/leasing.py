@@ -550,10 +550,17 @@ class Leases:
         assert running.browser is not None
         try:
             async with asyncio.timeout(self._config.pool.clean_timeout.total_seconds()):
-                return await running.browser.clean()
+                left = await running.browser.clean()
         except Exception as error:  # noqa: BLE001 - whatever it was, nobody else gets this session
             log.warning("session %s could not be cleaned and is closed: %r", running.session.id, error)
+            self.counts.dirty += 1
             return False
+        if left:
+            self.counts.dirty += 1
+            log.warning(
+                "session %s is not clean after a lease and is closed: %s", running.session.id, "; ".join(left)
+            )
+        return not left
 
     def _hand_back(self, holding: Holding) -> None:
         """Return a lease that its caller never saw."""

@@ -50,6 +50,7 @@ class PoolStats(Frozen):
     leaks: int
     reclaimed: int
     lost: int
+    dirty: int
     peak_sessions: int
     peak_queued: int
     mean_wait_seconds: float
@@ -70,6 +71,7 @@ class Counts:
     __slots__ = (
         "creations",
         "creations_failed",
+        "dirty",
         "leaks",
         "leases",
         "longest_wait",
@@ -84,7 +86,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.leases = self.reused = self.refused = self.creations = self.creations_failed = 0
-        self.leaks = self.reclaimed = self.lost = self.peak_queued = self.peak_sessions = 0
+        self.dirty = self.leaks = self.reclaimed = self.lost = self.peak_queued = self.peak_sessions = 0
         self.waited = self.longest_wait = 0.0
 
     def waited_for(self, seconds: float) -> None:
@@ -132,6 +134,7 @@ def take_stats(view: View, counts: Counts, profiles: ProfileStats) -> PoolStats:
         leaks=counts.leaks,
         reclaimed=counts.reclaimed,
         lost=counts.lost,
+        dirty=counts.dirty,
         peak_sessions=counts.peak_sessions,
         peak_queued=counts.peak_queued,
         mean_wait_seconds=counts.waited / counts.leases if counts.leases else 0.0,
