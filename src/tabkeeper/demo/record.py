@@ -79,12 +79,25 @@ def served(engine: Engine, *, offset: float) -> list[Served]:
     ]
 
 
+def paid_sessions(engine: Engine) -> dict[str, dict[str, Money]]:
+    """Read what each provider's sessions cost, by the provider's own ids."""
+    found: dict[str, dict[str, Money]] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(_SESSIONS):
+            found.setdefault(row.provider, {})[row.provider_session_id] = Money(int(row.cost_n))
+    return found
+
+
 _STATE = text("""
     SELECT b.limit_n, COALESCE(SUM(w.spent_n), 0) AS spent_n, COALESCE(SUM(w.held_n), 0) AS held_n,
            COALESCE(SUM(w.denied), 0) AS denied
       FROM budget b LEFT JOIN budget_window w ON w.budget_id = b.id GROUP BY b.id, b.limit_n""")
 
 _POSTINGS = text("SELECT window_id, d_held_n + d_spent_n FROM posting ORDER BY entry_id, window_id")
+
+_SESSIONS = text(
+    "SELECT provider, provider_session_id, cost_n FROM session WHERE provider_session_id IS NOT NULL"
+)
 
 _LEASES = text(
     "SELECT id, platform, tenant, priority, requested_at, granted_at FROM lease ORDER BY granted_at"

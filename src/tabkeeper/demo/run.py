@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -18,10 +18,11 @@ from sqlalchemy import Engine
 
 from tabkeeper.clock import SystemClock
 from tabkeeper.config import PoolConfig, parse_config
+from tabkeeper.demo.hosted import Hosted, hosted
 from tabkeeper.demo.leftovers import Leftovers
 from tabkeeper.demo.order import OrderProof, check_order
 from tabkeeper.demo.progress import Progress
-from tabkeeper.demo.record import Peak, budget_peak, budget_state, served
+from tabkeeper.demo.record import Peak, budget_peak, budget_state, paid_sessions, served
 from tabkeeper.demo.site import Site
 from tabkeeper.demo.trace import Task, make_tasks
 from tabkeeper.demo.work import WrongPageError, visit, visit_own
@@ -29,7 +30,7 @@ from tabkeeper.errors import BudgetExceededError, ConfigError, TabkeeperError
 from tabkeeper.ledger.engines import read_engine
 from tabkeeper.ledger.invariants import INVARIANTS
 from tabkeeper.ledger.ledger import Ledger
-from tabkeeper.money import Money
+from tabkeeper.money import ZERO, Money
 from tabkeeper.pool.lease import Lease
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.reports.books import Books
@@ -37,8 +38,8 @@ from tabkeeper.reports.report import CostReport
 
 FULL = 60
 """Tasks for which the budget in `demo.toml` is meant to run out near the end."""
-BUDGET = Money.parse("0.15")
-LEAST_BUDGET = Money.parse("0.06")
+BUDGET = Money.parse("0.016")
+LEAST_BUDGET = Money.parse("0.010")
 _LOOK_SECONDS = 0.2
 
 
@@ -62,6 +63,19 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """One hosted provider's own records beside ours."""
+
+    provider: str
+    created: int
+    """Sessions that the provider made, and would bill."""
+    known: int
+    """Those of them that the ledger knows."""
+    cost: Money
+    """What the ledger has booked for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came out."""
 
@@ -69,6 +83,8 @@ class Outcome:
     report: CostReport
     order: OrderProof
     peak: Peak
+    bills: tuple[Bill, ...]
+    hosted: Hosted
     seconds: float
 
     @property
@@ -77,8 +93,8 @@ class Outcome:
         return all(check.ok for check in self.checks)
 
 
-def configure(options: Options, now: datetime) -> PoolConfig:
-    """Make the demo's configuration, and leave a copy in its folder.
+def configure(options: Options, now: datetime, urls: Mapping[str, str]) -> PoolConfig:
+    """Make the demo's configuration, with the addresses of its hosted providers, and leave a copy in its folder.
 
     Raises:
         ConfigError: the folder cannot be used.
@@ -93,6 +109,7 @@ def configure(options: Options, now: datetime) -> PoolConfig:
         "zone": zone,
         "url": f"sqlite:///{folder / 'tabkeeper.db'}",
         "marker": marker_of(folder),
+        **urls,
     }.items():
         text = text.replace(f"{{{name}}}", value)
     try:
@@ -118,35 +135,44 @@ async def run(options: Options, progress: Progress) -> Outcome:
         ConfigError: there is no browser, or the folder cannot be used.
     """
     clock = SystemClock()
-    config = configure(options, clock.now())
     offset = clock.now().timestamp() - clock.monotonic()
-    leftovers = Leftovers(marker_of(options.folder.resolve()))
-    reader = read_engine(config.ledger.url)
-    try:
-        with Site() as site:
-            async with SessionPool(config) as pool:
-                progress.phase = "working"
-                async with asyncio.TaskGroup() as beside:
-                    watching = beside.create_task(_watch(pool, progress, reader, leftovers))
-                    async with asyncio.TaskGroup() as group:
-                        for task in progress.tasks:
-                            group.create_task(_perform(pool, task, progress, site.url, options.urls))
-                    watching.cancel()
-                leftovers.look()
-                progress.phase = "closing the pool"
-        progress.phase = "checking"
-        left = await leftovers.wait_until_gone()
-        progress.budget = budget_state(reader)
-        order = check_order(served(reader, offset=offset), aging=config.pool.aging.total_seconds())
-        peak = budget_peak(reader)
-        report, books = await _audit(config)
-    finally:
-        reader.dispose()
+    marker = marker_of(options.folder.resolve())
+    leftovers = Leftovers(marker)
+    async with hosted(marker) as providers:
+        config = configure(options, clock.now(), providers.urls)
+        reader = read_engine(config.ledger.url)
+        try:
+            with Site() as site:
+                async with SessionPool(config) as pool:
+                    progress.phase = "working"
+                    async with asyncio.TaskGroup() as beside:
+                        others = [
+                            beside.create_task(_watch(pool, progress, reader, leftovers)),
+                            beside.create_task(providers.misbehave()),
+                        ]
+                        async with asyncio.TaskGroup() as group:
+                            for task in progress.tasks:
+                                group.create_task(_perform(pool, task, progress, site.url, options.urls))
+                        for other in others:
+                            other.cancel()
+                    leftovers.look()
+                    progress.phase = "closing the pool"
+            progress.phase = "checking"
+            still_paid = providers.left
+            progress.budget = budget_state(reader)
+            order = check_order(served(reader, offset=offset), aging=config.pool.aging.total_seconds())
+            peak = budget_peak(reader)
+            report, books = await _audit(config)
+            bills = _bills(paid_sessions(reader), providers)
+        finally:
+            reader.dispose()
+    left = await leftovers.wait_until_gone()
     checks = (
         *_counts(options, progress),
         _never_passed(peak),
         _in_order(order, least=1 if options.tasks >= FULL else 0),
         books,
+        *_at_providers(options, progress, providers, bills, still_paid),
         Check(
             name="nothing left running",
             ok=not left and leftovers.browsers > 0,
@@ -154,7 +180,15 @@ async def run(options: Options, progress: Progress) -> Outcome:
             + (f": {', '.join(left)}" if left else ""),
         ),
     )
-    return Outcome(checks=checks, report=report, order=order, peak=peak, seconds=progress.seconds)
+    return Outcome(
+        checks=checks,
+        report=report,
+        order=order,
+        peak=peak,
+        bills=bills,
+        hosted=providers,
+        seconds=progress.seconds,
+    )
 
 
 async def _perform(pool: SessionPool, task: Task, progress: Progress, base: str, urls: Sequence[str]) -> None:
@@ -228,6 +262,43 @@ def _counts(options: Options, progress: Progress) -> list[Check]:
                 name="the budget ran out",
                 ok=refused > 0 and done > refused,
                 detail=f"{refused} tasks got a clear error instead of a browser",
+            )
+        )
+    return checks
+
+
+def _bills(booked: Mapping[str, Mapping[str, Money]], providers: Hosted) -> tuple[Bill, ...]:
+    return tuple(
+        Bill(
+            provider=name,
+            created=len(emulator.sessions),
+            known=len(emulator.sessions.keys() & booked.get(name, {}).keys()),
+            cost=sum(booked.get(name, {}).values(), ZERO),
+        )
+        for name, emulator in providers.emulators.items()
+    )
+
+
+def _at_providers(
+    options: Options, progress: Progress, providers: Hosted, bills: Sequence[Bill], still_paid: Sequence[str]
+) -> list[Check]:
+    """Hold what hosted providers wrote down against the ledger."""
+    made = ", ".join(f"{bill.created} at {bill.provider}" for bill in bills)
+    checks = [
+        Check(
+            name="no paid session forgotten",
+            ok=not still_paid and all(bill.created == bill.known for bill in bills),
+            detail=f"{made}: {sum(bill.known for bill in bills)} of them in the ledger, {len(still_paid)} still running"
+            + (f" ({', '.join(still_paid)})" if still_paid else ""),
+        )
+    ]
+    if options.tasks >= FULL:
+        checks.append(
+            Check(
+                name="outages were survived",
+                ok=providers.refused > 0 and providers.lost > 0 and not progress.failed.total(),
+                detail=f"kernel was down for {providers.refused} creations, the next provider took over; steel dropped "
+                f"{providers.lost} answer after creating, the session was found by its label; no task failed",
             )
         )
     return checks

@@ -30,10 +30,12 @@ def introduce(progress: Progress, console: Console, *, url_count: int) -> None:
     )
     console.print(
         f"[bold]Tabkeeper demo[/]: {len(progress.tasks)} tasks on {pages}.\n"
-        "A pool of 3 Chromium sessions, 3 platforms with limits of their own, 2 tenants, 4 priorities.\n"
+        "A pool of 3 sessions, 3 platforms with limits of their own, 2 tenants, 4 priorities.\n"
+        "News runs on Chromium of this machine, for nothing. Shop takes Kernel (billed by the second) or Steel (by\n"
+        "the started minute), whichever is cheaper; portal takes Steel. Both are stand-ins on this machine, in front\n"
+        "of real Chromium, with their real prices. Kernel will be down for a while, Steel will drop an answer.\n"
         "Arrivals and lengths: Azure Functions Invocation Trace 2019 (Microsoft, CC BY 4.0), compressed.\n"
-        "Local Chromium costs nothing; here it is given a price, $0.01 per session and $0.36 per hour, so\n"
-        "that there is money to see, and a hard daily budget that does not suffice for all tasks.\n"
+        "A hard daily budget does not suffice for all tasks.\n"
         f"Seed {progress.seed}; --seed repeats it.\n",
         highlight=False,
         soft_wrap=True,
