@@ -53,8 +53,11 @@ def test_a_short_demo_holds_what_it_promises_and_tells_it_as_json(tmp_path: Path
         "the budget was never passed",
         "the queue kept its order",
         "books add up",
+        "no paid session forgotten",
         "nothing left running",
     }
+    assert all(bill["created"] == bill["known"] for bill in told["hosted"]["bills"])
+    assert sum(bill["created"] for bill in told["hosted"]["bills"]) > 0
     assert not browsers_of(folder)
     again = demo("--keep", str(folder))
     assert again.returncode == 2

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 
-from tabkeeper.cli.options import JsonOption, console, print_json
+from tabkeeper.cli.options import JsonOption, console, need, print_json
 from tabkeeper.demo.progress import Progress
 from tabkeeper.demo.run import FULL, Options, Outcome, make_progress, run
 from tabkeeper.demo.show import as_json as result_as_json
@@ -38,10 +38,10 @@ def demo(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run 60 tasks on 3 real Chromium sessions, with priorities and a budget that runs out, and check the books.
+    """Run 60 tasks on real Chromium, local and at two emulated hosted providers, until a budget runs out.
 
     Takes about a minute. Exit code 0 only if everything held: every task counted, the budget never passed, the
-    queue's order kept, the ledger without a flaw, no browser left running.
+    queue's order kept, the ledger without a flaw, no paid session forgotten, no browser left running.
 
     For instance:
 
@@ -51,6 +51,7 @@ def demo(
 
       tabkeeper demo --url https://example.com --tasks 12
     """
+    need("emulate", "starlette", "uvicorn", "websockets")
     for address in url or ():
         if urlsplit(address).scheme not in {"http", "https", "data"}:
             raise ConfigError(f"--url {address!r} is no address of a page; write it like https://example.com")

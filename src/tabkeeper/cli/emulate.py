@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 from typing import Annotated
 
 import typer
 
-from tabkeeper.cli.options import JsonOption
+from tabkeeper.cli.options import JsonOption, need
 from tabkeeper.errors import ConfigError
 
 
@@ -37,9 +36,7 @@ def emulate(
 
       curl -d '{"on": "release", "do": "status", "status": 500, "times": 3}' http://127.0.0.1:8700/_emulator/faults
     """
-    for needed in ("starlette", "uvicorn", "websockets"):
-        if importlib.util.find_spec(needed) is None:
-            raise ConfigError(f"emulators need {needed}: pip install 'tabkeeper[emulate]'")
+    need("emulate", "starlette", "uvicorn", "websockets")
     from tabkeeper.providers.emulator import KINDS, Emulator, Limits, serving
 
     if provider not in KINDS:

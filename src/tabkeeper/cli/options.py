@@ -5,6 +5,7 @@ It holds no command of its own and opens neither a database nor a browser.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 
 from tabkeeper.config import PoolConfig, load_config
+from tabkeeper.errors import ConfigError
 
 DEFAULT_FILE = Path("tabkeeper.toml")
 
@@ -50,6 +52,17 @@ def read_config(given: Path | None) -> PoolConfig:
         ConfigError: it cannot be read or holds a mistake.
     """
     return load_config(config_path(given))
+
+
+def need(extra: str, *packages: str) -> None:
+    """Refuse to go on without the packages of an extra.
+
+    Raises:
+        ConfigError: one is missing.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"this needs {package}: pip install 'tabkeeper[{extra}]'")
 
 
 def console() -> Console:

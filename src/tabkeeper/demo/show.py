@@ -179,6 +179,19 @@ def as_json(progress: Progress, outcome: Outcome) -> dict[str, object]:
             "too_close": outcome.order.too_close,
             "violations": [list(pair) for pair in outcome.order.violations],
         },
+        "hosted": {
+            "bills": [
+                {
+                    "provider": bill.provider,
+                    "created": bill.created,
+                    "known": bill.known,
+                    "cost": text(bill.cost),
+                }
+                for bill in outcome.bills
+            ],
+            "refused": outcome.hosted.refused,
+            "lost_answers": outcome.hosted.lost,
+        },
         "checks": [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in outcome.checks],
         "report": outcome.report.model_dump(mode="json"),
     }
