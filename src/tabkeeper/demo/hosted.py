@@ -15,7 +15,7 @@ from tabkeeper.providers.emulator import KINDS, Emulator, Limits, serving
 
 NAMES = ("kernel", "steel")
 OUTAGE_AFTER = 2
-"""Kernel answers 503 once it has created so many sessions ..."""
+"""Kernel is full (status 429, to come back in 4 s) once it has created so many sessions ..."""
 OUTAGE_ANSWERS = 3
 """... so many times."""
 LOST_ANSWER = 2
@@ -28,7 +28,7 @@ class Hosted:
 
     emulators: Mapping[str, Emulator]
     refused: int = 0
-    """Create calls that Kernel answered with 503."""
+    """Create calls that Kernel answered with 429."""
     lost: int = 0
     """Create calls whose answer never came."""
 
@@ -52,7 +52,7 @@ class Hosted:
         outage = drop = None
         while True:
             if outage is None and len(kernel.sessions) >= OUTAGE_AFTER:
-                outage = kernel.misbehave("create", "status", status=503, times=OUTAGE_ANSWERS)
+                outage = kernel.misbehave("create", "status", status=429, retry_after="4", times=OUTAGE_ANSWERS)
             if drop is None and len(steel.sessions) >= LOST_ANSWER - 1:
                 drop = steel.misbehave("create", "drop")
             self.refused = outage.done if outage else 0

@@ -297,7 +297,7 @@ def _at_providers(
             Check(
                 name="outages were survived",
                 ok=providers.refused > 0 and providers.lost > 0 and not progress.failed.total(),
-                detail=f"kernel was down for {providers.refused} creations, the next provider took over; steel dropped "
+                detail=f"kernel was full {providers.refused} times, the next provider took over; steel dropped "
                 f"{providers.lost} answer after creating, the session was found by its label; no task failed",
             )
         )
