@@ -52,7 +52,9 @@ class Hosted:
         outage = drop = None
         while True:
             if outage is None and len(kernel.sessions) >= OUTAGE_AFTER:
-                outage = kernel.misbehave("create", "status", status=429, retry_after="4", times=OUTAGE_ANSWERS)
+                outage = kernel.misbehave(
+                    "create", "status", status=429, retry_after="4", times=OUTAGE_ANSWERS
+                )
             if drop is None and len(steel.sessions) >= LOST_ANSWER - 1:
                 drop = steel.misbehave("create", "drop")
             self.refused = outage.done if outage else 0
