@@ -39,7 +39,9 @@ KEY_VARIABLES = {
     "steel": "STEEL_API_KEY",
 }
 """Hosted kinds, and the variable in which their users keep the key."""
-_FOR_HOSTED = frozenset({"api_key", "project_id", "base_url", "region", "proxies", "keep_alive", "options"})
+_FOR_HOSTED = frozenset(
+    {"api_key", "project_id", "base_url", "region", "proxies", "exclusive", "keep_alive", "options"}
+)
 _FOR_MACHINES = frozenset({"url", "isolation", "executable_path", "headless", "sandbox", "args"})
 
 
@@ -89,6 +91,11 @@ class ProviderSettings(Settings):
         None, description="hosted: where browsers run, in the service's words; its default if unset."
     )
     proxies: bool = Field(default=False, description="hosted: send traffic through the service's proxies.")
+    exclusive: bool = Field(
+        default=False,
+        description="hosted: nobody but this ledger uses the account, so what runs there unknown to it is ended; "
+        "for services that keep no labels.",
+    )
     keep_alive: bool = Field(
         default=False,
         description="browserbase, browserless: sessions outlive their connection; off, they end and cost no more.",

@@ -159,6 +159,7 @@ class SessionPool:
                 patience=self.config.pool.close_timeout.total_seconds(),
                 ours=self._sessions.running.__contains__,
                 money_freed=self._board.money_freed,
+                exclusive=self._exclusive(),
             )
             self._creation = Creation(
                 self.config,
@@ -490,6 +491,12 @@ class SessionPool:
         if self._ready:
             self._dispatcher.add_hook(hook)
         return hook
+
+    def _exclusive(self) -> dict[str, float]:
+        # By then its creation was answered, or given up, in whichever process it was.
+        settings = self.config.pool
+        bound = 2 * settings.create_timeout.total_seconds() + settings.close_timeout.total_seconds()
+        return {name: bound for name, provider in self.config.providers.items() if provider.exclusive}
 
     def _channels(self) -> list[Channel]:
         """Return where alerts go.

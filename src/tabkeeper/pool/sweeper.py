@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from datetime import timedelta
+from itertools import zip_longest
 from random import Random
 
 from tabkeeper.clock import Clock
@@ -36,6 +38,8 @@ class Sweeper:
         patience: seconds for one call.
         ours: whether a session, by our id, is in the pool's own hands.
         money_freed: called when a hold was settled.
+        exclusive: seconds after its creation at which a session without a label must be known to the ledger, by the
+            name of each provider whose account nobody else uses.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Sweeper:
         patience: float,
         ours: Callable[[str], bool],
         money_freed: Callable[[], None],
+        exclusive: Mapping[str, float] | None = None,
     ) -> None:
         self._providers = providers
         self._ledger = ledger
@@ -56,6 +61,7 @@ class Sweeper:
         self._patience = patience
         self._ours = ours
         self._money_freed = money_freed
+        self._exclusive = exclusive or {}
         self._task: asyncio.Task[None] | None = None
         self._poked = asyncio.Event()
         self._tried = asyncio.Event()
@@ -167,6 +173,37 @@ class Sweeper:
             row = known.get(one.label) if one.label is not None else known_there.get(one.provider_session_id)
             if self._is_stray(one, row):
                 await self._end_stray(name, provider, one, row)
+        if name in self._exclusive:
+            await self._end_unlabelled(name, provider, listed, known_there.keys())
+
+    async def _end_unlabelled(
+        self, name: str, provider: Provider, listed: Iterable[RemoteSession], known: Container[str | None]
+    ) -> None:
+        """End what only a lost create of ours can have made, since nobody else uses the account."""
+        old = self._clock.now() - timedelta(seconds=self._exclusive[name])
+        unknown = [
+            one
+            for one in listed
+            if one.label is None
+            and one.provider_session_id not in known
+            and one.created_at is not None
+            and one.created_at <= old
+            and not provider.alive(one.provider_session_id)
+        ]
+        owed = sorted(
+            (d for d in self.debts.values() if d.provider == name and d.provider_session_id is None),
+            key=lambda debt: debt.since,
+        )
+        # Which of them is whose cannot be told, and does not matter: each is ended, each hold is settled once.
+        for one, debt in zip_longest(unknown, owed):
+            if one is None:
+                return
+            if debt is None:
+                await self._end_stray(name, provider, one, None)
+                continue
+            debt.provider_session_id = one.provider_session_id
+            await self._ledger.activate(debt.session_id, provider_session_id=one.provider_session_id)
+            await self._try(debt)
 
     def _is_stray(self, one: RemoteSession, row: Recorded | None) -> bool:
         """Whether a session has no owner and is certainly ours: other pools, and other ledgers, may use the account."""
