@@ -18,6 +18,7 @@ from tabkeeper.clock import VirtualClock
 from tabkeeper.pool.board import Effect, MemoryBoard
 from tabkeeper.pool.model import (
     Action,
+    Check,
     Close,
     Create,
     GiveUpPlace,
@@ -174,6 +175,7 @@ class Table:
     """Our own count of leases: session id -> (holder, number of the use)."""
     creating: dict[str, Session] = field(default_factory=dict)
     closing: dict[str, Session] = field(default_factory=dict)
+    checking: dict[str, Session] = field(default_factory=dict)
     given_up: dict[str, Session] = field(default_factory=dict)
     fate: dict[int, str] = field(default_factory=dict)
     """Request id -> granted, refused or withdrawn; absent while it waits."""
@@ -206,8 +208,12 @@ class Table:
                     assert self.lent.pop(session.id)[1] == use
                 case Close(session):
                     assert session.id not in self.closing, f"{session} is closed twice"
+                    self.checking.pop(session.id, None)
                     self.closing[session.id] = session
                     self.lent.pop(session.id, None)
+                case Check(session):
+                    assert session.id not in self.lent, f"{session} is checked under its holder"
+                    self.checking[session.id] = session
                 case GiveUpPlace(session):
                     self.given_up[session.id] = self.closing.pop(session.id)
                 case _:
@@ -257,10 +263,10 @@ class Table:
             self._ended(request, "withdrawn")
         self.board.withdraw(request)
 
-    def release(self, session: Session, *, keep: bool = True) -> bool:
+    def release(self, session: Session, *, keep: bool = True, check: bool = False) -> bool:
         """Give a session back as its holder would."""
         _, use = self.lent.pop(session.id)
-        return self.board.released(session, use, keep=keep, reason="dirty")
+        return self.board.released(session, use, keep=keep, reason="dirty", check=check)
 
     # ── what the pool learns from providers ────────────────────────────────────────────────────────────────────────
 
@@ -284,6 +290,13 @@ class Table:
         del self.creating[made.id]
         self.closing.pop(made.id, None)
         return self.board.denied(made, until=self.now + wait, why="a budget", effect=effect)
+
+    def checked(self, session: Session | None = None, *, ok: bool = True) -> Session:
+        """A check (the oldest unless told) ends."""
+        seen = session or next(iter(self.checking.values()))
+        self.checking.pop(seen.id, None)
+        self.board.checked(seen, ok=ok)
+        return seen
 
     def closed(self, session: Session | None = None) -> Session:
         """An end (the oldest unless told) is confirmed."""

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from tabkeeper.pool.model import (
     Action,
+    Check,
     Close,
     Create,
     GiveUpPlace,
@@ -208,7 +209,9 @@ def check_not_overdue(view: View, now: float) -> None:
     """Time has no unfinished business."""
     for session in view.sessions.values():
         if session.state is State.IDLE:
-            due = min(session.keep_until, session.fresh_until)
+            due = min(session.keep_until, session.fresh_until, session.stale_at)
+        elif session.state is State.UNHEALTHY:
+            due = session.check_by
         elif session.state is State.LEASED:
             due = session.lease_ends
         elif session.state in ENDINGS:
@@ -308,6 +311,8 @@ def fingerprint(view: View) -> tuple[object, ...]:
                 s.close_by,
                 s.lease_ends,
                 s.leak_at,
+                s.stale_at,
+                s.check_by,
                 s.covers and s.covers.id,
             )
             for s in view.sessions.values()
@@ -345,6 +350,7 @@ class _Facts:
     places: Places
     state: dict[str, State]
     fresh_until: dict[str, float]
+    stale_at: dict[str, float]
     idle_since: dict[str, float]
     uses: dict[str, int]
     waiting: dict[int, Request]
@@ -379,6 +385,7 @@ class Judge:
             places=places(view),
             state={s.id: s.state for s in sessions},
             fresh_until={s.id: s.fresh_until for s in sessions},
+            stale_at={s.id: s.stale_at for s in sessions},
             idle_since={s.id: s.idle_since for s in sessions},
             uses={s.id: s.uses for s in sessions},
             waiting=dict(view.requests),
@@ -422,6 +429,10 @@ class Judge:
                     assert use == facts.uses[session.id]
                 case Close(session):
                     self._closing(facts, session, now)
+                case Check(session):
+                    assert facts.state[session.id] is State.IDLE, f"{session} is not idle and is checked"
+                    assert facts.stale_at[session.id] <= now, f"{session} is checked before it is stale"
+                    facts.state[session.id] = State.UNHEALTHY
                 case GiveUpPlace(session):
                     assert facts.state[session.id] in ENDINGS, session
                     assert session.close_by <= now, f"{session} is given up before its time"
@@ -440,7 +451,9 @@ class Judge:
         return [
             s
             for s in self.view.sessions.values()
-            if s.lane == lane and facts.state.get(s.id) is State.IDLE and facts.fresh_until[s.id] > now
+            if s.lane == lane
+            and facts.state.get(s.id) is State.IDLE
+            and min(facts.fresh_until[s.id], facts.stale_at[s.id]) > now
         ]
 
     def _granted(self, facts: _Facts, request: Request, session: Session, use: int, now: float) -> None:

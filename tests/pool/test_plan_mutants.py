@@ -77,6 +77,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "lane.idle[next(reversed(lane.idle))]",
         "lane.idle[next(iter(lane.idle))]",
     ),
+    "stale sessions are lent unchecked": ("plan", "if session.stale_at <= now:", "if False:"),
+    "a check may take for ever": ("view", "return thing.check_by", "return NEVER"),
     "leases outlive the money": (
         "view",
         "min(now + request.lease_seconds, session.dies_at)",

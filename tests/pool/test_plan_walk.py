@@ -71,6 +71,18 @@ class PoolLife(RuleBasedStateMachine):
         self.walk.closed(number)
         self._look(look)
 
+    @precondition(lambda self: self.walk.table.view.sessions)
+    @rule(number=numbers, look=st.booleans())
+    def doubted(self, number: int, look: bool) -> None:
+        self.walk.doubted(number)
+        self._look(look)
+
+    @precondition(lambda self: self.walk.table.checking)
+    @rule(number=numbers, how=st.integers(0, 2), look=st.booleans())
+    def check_ends(self, number: int, how: int, look: bool) -> None:
+        self.walk.check_ends(number, how)
+        self._look(look)
+
     @rule(seconds=st.integers(1, 6))
     def time_passes(self, seconds: int) -> None:
         self.walk.pass_time(seconds)

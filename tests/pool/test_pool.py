@@ -422,12 +422,13 @@ async def test_use_times_out_with_a_clear_error_and_lowers_health(clock: Virtual
             await lease.use(forever)
         with pytest.raises(ZeroDivisionError):
             await lease.use(_fail)
-        assert w.pool._sessions.running[lease.session_id].health == pytest.approx(0.5)
+        assert w.pool._sessions.running[lease.session_id].health.score == pytest.approx(0.5)
         with pytest.raises(ZeroDivisionError):
             await lease.use(_fail)
         await lease.release()
-        async with w.pool.get_session("web") as fresh:
-            assert fresh.session_id != lease.session_id
+        async with w.pool.get_session("web") as checked:
+            assert checked.session_id == lease.session_id, "it passed a check"
+            assert w.pool._sessions.running[lease.session_id].health.score == pytest.approx(0.5)
 
 
 async def _fail(_: Any) -> None:

@@ -27,6 +27,7 @@ SHORT: dict[str, Any] = {
     "idle_timeout": 7.0,
     "lease_timeout": 15.0,
     "max_uses": 4,
+    "stale_after": 5.0,
 }
 """Times of a platform in which everything becomes due within a short walk."""
 
@@ -96,6 +97,7 @@ WORLDS: dict[str, Rules] = {
     "one place": pool_rules(
         {"shop": platform_rules("hosted", **SHORT), "mail": platform_rules("hosted", **SHORT)},
         max_sessions=1,
+        check_timeout=3.0,
         aging=2.0,
         close_timeout=6.0,
         owning_tenants=frozenset({"acme"}),
@@ -206,7 +208,8 @@ class Walk:
             return
         session = self.table.view.sessions[pick(list(self.table.lent), number)]
         _, use = self.table.lent[session.id]
-        assert self.table.release(session, keep=how % 4 != 0), "a holder's own release was refused"
+        released = self.table.release(session, keep=how % 4 != 0, check=how % 8 == 5)
+        assert released, "a holder's own release was refused"
         self.old_leases.append((session, use))
 
     def release_late(self, number: int) -> None:
@@ -227,6 +230,22 @@ class Walk:
         told = self.table.board.lost if how % 2 else self.table.board.end
         assert told(session, "wrong") is not ending
         # If it is being created, its creation ends later all the same, one way or the other.
+
+    def doubted(self, number: int) -> None:
+        """Somebody doubts that a session is well; only an idle one can be taken out for that."""
+        sessions = list(self.table.view.sessions.values())
+        if sessions:
+            session = pick(sessions, number)
+            idle = session.state is State.IDLE
+            assert self.table.board.doubt(session) is idle
+            if idle:
+                self.table.checking[session.id] = session
+
+    def check_ends(self, number: int, how: int) -> None:
+        """A check ends; perhaps after its session did."""
+        if self.table.checking:
+            session = pick(list(self.table.checking.values()), number)
+            self.table.checked(session, ok=how % 3 != 0)
 
     def closed(self, number: int) -> None:
         """An end is confirmed; perhaps long after its place was given up."""
@@ -304,6 +323,8 @@ class Walk:
             (3, lambda: self.release_late(draw(big))),
             (3, lambda: self.goes_wrong(draw(big), draw(big))),
             (16, lambda: self.closed(draw(big))),
+            (2, lambda: self.doubted(draw(big))),
+            (6, lambda: self.check_ends(draw(big), draw(big))),
             (16, lambda: self.pass_time(draw(1, 4))),
             (2, lambda: self.pass_time(draw(4, 12))),
             (3, lambda: self.slip(draw(1, 4))),

@@ -36,6 +36,7 @@ async def world(
     budgets: list[dict[str, Any]] | None = None,
     tenants: dict[str, Any] | None = None,
     providers: dict[str, Any] | None = None,
+    jobs: bool | None = None,
     **pool_settings: Any,
 ) -> AsyncIterator[World]:
     """Open a pool of the one provider "local"; at the end nothing may be left at it and no invariant broken."""
@@ -53,7 +54,7 @@ async def world(
         "local", clock, rng=Random(seed), latency=latency, close_latency=close_latency, faults=faults
     )
     pool = SessionPool(
-        config, providers={"local": provider}, clock=clock, rng=Random(seed), inline_ledger=True
+        config, providers={"local": provider}, clock=clock, rng=Random(seed), inline_ledger=True, jobs=jobs
     )
     async with pool:
         here = World(pool, provider, clock)

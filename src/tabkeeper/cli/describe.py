@@ -19,7 +19,9 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from tabkeeper.config import (
+    AlertSettings,
     BudgetSettings,
+    HealthSettings,
     LedgerSettings,
     PlatformSettings,
     PoolSettings,
@@ -82,6 +84,8 @@ def sections() -> tuple[Section, ...]:
         _section("[tenants.NAME]", TenantSettings),
         _section("[profiles]", ProfileSettings),
         _section("[profiles.sites.DOMAIN]", TrustSettings),
+        _section("[health]", HealthSettings),
+        _section("[alerts]", AlertSettings),
         _section("[security]", SecuritySettings),
     )
 

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from tabkeeper.config.alerts import AlertSettings
+from tabkeeper.config.health import HealthSettings
 from tabkeeper.config.profile import ProfileSettings
 from tabkeeper.config.provider import ProviderSettings
 from tabkeeper.config.sections import (
@@ -35,6 +36,7 @@ class PoolConfig(Settings):
     )
     platforms: dict[Name, PlatformSettings] = Field(default_factory=dict)
     tenants: dict[Name, TenantSettings] = Field(default_factory=dict)
+    health: HealthSettings = Field(default_factory=HealthSettings)
     profiles: ProfileSettings = Field(default_factory=ProfileSettings)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, assert_never
 
 from tabkeeper.clock import Clock, Instant
 from tabkeeper.pool.model import ENDING, NEVER, Action, Close, Request, Session, State
-from tabkeeper.pool.plan import end_session, plan, wake_at
+from tabkeeper.pool.plan import begin_check, end_session, plan, wake_at
 from tabkeeper.pool.view import View
 
 Effect = Literal["wait", "only free", "refuse"]
@@ -42,8 +42,17 @@ class Board(Protocol):
     def denied(self, session: Session, *, until: Instant, why: str, effect: Effect) -> Request | None:
         """A budget does not admit the session before `until`; returns the request it was meant for."""
 
-    def released(self, session: Session, use: int, *, keep: bool, reason: str) -> bool:
-        """A lease ended; False if it was over already (released twice, or too late)."""
+    def released(self, session: Session, use: int, *, keep: bool, reason: str, check: bool = False) -> bool:
+        """A lease ended; False if it was over already (released twice, or too late).
+
+        With `check` nobody gets the session before it is found well.
+        """
+
+    def doubt(self, session: Session) -> bool:
+        """An idle session may not be well: nobody gets it before `checked`; False if it is not idle."""
+
+    def checked(self, session: Session, *, ok: bool, reason: str = "unhealthy") -> bool:
+        """A check ended; False if nobody waits for that any more."""
 
     def lost(self, session: Session, reason: str) -> bool:
         """A session was found dead; False if it was on its way out already."""
@@ -196,7 +205,7 @@ class MemoryBoard:
             self.view.move(session, State.CLOSED, now)
         self.poke()
 
-    def released(self, session: Session, use: int, *, keep: bool, reason: str) -> bool:
+    def released(self, session: Session, use: int, *, keep: bool, reason: str, check: bool = False) -> bool:
         """See `Board.released`."""
         if session.state is not State.LEASED or session.uses != use:
             return False
@@ -207,8 +216,31 @@ class MemoryBoard:
             if keep and session.uses < rules.max_uses and session.fresh_until <= now:
                 why = "age"
             self._end(session, why, now)
+        elif check:
+            actions: list[Action] = []
+            begin_check(self.view, session, now, actions)
+            self._carry_out(actions)
         else:
             self.view.move(session, State.IDLE, now)
+        self.poke()
+        return True
+
+    def doubt(self, session: Session) -> bool:
+        """See `Board.doubt`."""
+        if session.state is not State.IDLE:
+            return False
+        self.view.move(session, State.UNHEALTHY, self._clock.monotonic())
+        self.poke()
+        return True
+
+    def checked(self, session: Session, *, ok: bool, reason: str = "unhealthy") -> bool:
+        """See `Board.checked`."""
+        if session.state is not State.UNHEALTHY:
+            return False
+        if ok:
+            self.view.move(session, State.IDLE, self._clock.monotonic())
+        else:
+            self._end(session, reason, self._clock.monotonic())
         self.poke()
         return True
 

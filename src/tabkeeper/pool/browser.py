@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Collection
-from typing import Any, Literal
+from typing import Any
 
 from playwright.async_api import (
     Browser,
@@ -23,6 +23,7 @@ from playwright.async_api import (
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
+from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.traces import Belongings, belongings, context_id, remaining
 from tabkeeper.pool.trackers import is_tracker
 from tabkeeper.profiles.state import BrowserState
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 
 _PAUSES = (0.01, 0.05, 0.2, 0.5)
 """Seconds between looks for what a lease left, before it is taken to stay."""
-
-Trouble = Literal["timeout", "network", "other"]
 
 
 def trouble(error: BaseException) -> Trouble:
@@ -199,6 +198,17 @@ class Connection:
         except PlaywrightError:
             self._disconnected(browser)
 
+    async def ping(self) -> None:
+        """Make the connected browser answer.
+
+        Raises:
+            playwright.async_api.Error: it does not.
+        """
+        assert self.made is not None
+        cdp = await self.made.new_browser_cdp_session()
+        await cdp.send("Browser.getVersion")
+        await cdp.detach()
+
     async def release(self, on_lost: Callable[[str], None]) -> None:
         """Stop listening; the last one to do so ends the connection, and with it the contexts made through it."""
         if on_lost in self._listeners:
@@ -270,6 +280,16 @@ class SessionBrowser:
         """
         self.used = True
         return await self._connection.browser()
+
+    @property
+    def connected(self) -> bool:
+        """Whether somebody has connected, and nothing is known against it."""
+        browser = self._connection.made
+        return browser is not None and browser.is_connected()
+
+    async def ping(self) -> None:
+        """Make the connected browser answer; raises as `browser` does."""
+        await self._connection.ping()
 
     async def new_context(self, block: Collection[str], options: dict[str, Any]) -> BrowserContext:
         """Open a clean context that blocks what is to be blocked and counts what it loads."""
@@ -407,11 +427,18 @@ class Meter:
     Requests of workers in other processes are not seen, so the figure is a lower bound.
     """
 
-    def __init__(self, limit: int | None = None, on_limit: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        limit: int | None = None,
+        on_limit: Callable[[], object] | None = None,
+        on_navigation: Callable[[float], object] | None = None,
+    ) -> None:
         self.received = 0
         """Bytes of finished and unfinished requests since the session began."""
         self._limit = limit
         self._on_limit = on_limit
+        self._on_navigation = on_navigation
+        self._asked: dict[str, float] = {}
         self._attaching: dict[Page, asyncio.Task[None]] = {}
         self._partial: dict[str, int] = {}
 
@@ -432,6 +459,8 @@ class Meter:
             cdp: CDPSession = await page.context.new_cdp_session(page)
             cdp.on("Network.dataReceived", self._data)
             cdp.on("Network.loadingFinished", self._finished)
+            if self._on_navigation is not None:
+                cdp.on("Network.requestWillBeSent", self._sent)
             await cdp.send("Network.enable")
         except PlaywrightError as error:  # the page closed meanwhile: nothing to count
             log.debug("a page ended before it could be metered: %s", error)
@@ -441,7 +470,14 @@ class Meter:
         self._count(size)
         self._partial[event["requestId"]] = self._partial.get(event["requestId"], 0) + size
 
+    def _sent(self, event: dict[str, Any]) -> None:
+        if event.get("type") == "Document":
+            self._asked.setdefault(event["requestId"], event["timestamp"])  # a redirect keeps its id
+
     def _finished(self, event: dict[str, Any]) -> None:
+        asked = self._asked.pop(event["requestId"], None)
+        if asked is not None and self._on_navigation is not None:
+            self._on_navigation(event["timestamp"] - asked)
         # The final figure includes headers; what was counted on the way is part of it.
         seen = self._partial.pop(event["requestId"], 0)
         self._count(max(0, int(event.get("encodedDataLength", 0)) - seen))
@@ -457,6 +493,7 @@ class Meter:
         if self._attaching:
             await asyncio.wait(list(self._attaching.values()))
         self._partial.clear()
+        self._asked.clear()
 
     async def aclose(self) -> None:
         """Stop counting."""

@@ -111,6 +111,7 @@ class Creation:
             await self._broken(running, error)
             return
         running.remote = remote
+        running.last_used = self._clock.monotonic()
         assert running.hold is not None
         running.browser = SessionBrowser(
             self._sessions.connections.to(remote.connect_url, shared=remote.shared),
@@ -119,6 +120,7 @@ class Creation:
             meter=Meter(
                 most_bytes(running.hold.card),
                 on_limit=lambda: self._board.end(session, "its traffic cap is reached"),
+                on_navigation=running.health.navigated,
             ),
         )
         try:

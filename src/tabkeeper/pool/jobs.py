@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-
 from tabkeeper.alerts.dispatch import Dispatcher
-from tabkeeper.clock import SystemClock
+from tabkeeper.clock import Clock
 from tabkeeper.config import PoolConfig
-from tabkeeper.errors import LedgerError
 from tabkeeper.ledger.ledger import Ledger
-from tabkeeper.pool.stats import PoolStats
+from tabkeeper.pool.board import Board
+from tabkeeper.pool.checkup import Checkup
+from tabkeeper.pool.stats import JobStats, PoolStats
 from tabkeeper.pool.sweeper import Sweeper
+from tabkeeper.pool.timetable import Job, Timetable
 from tabkeeper.pool.watch import EVERY, Watch
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.reports.books import Books
 
-log = logging.getLogger(__name__)
-
 RECOVER_EVERY = 60
 """Seconds between two looks for sessions whose owner died, in the ledger and at providers."""
+CLEANUP_EVERY = 60
+"""Seconds between two looks for sessions past their time; the plan's own timer closes them when they are due."""
 BUDGETS_EVERY = 300
 """Seconds between two forecasts of budgets; that a threshold is reached is seen by the posting that does it."""
 DELIVER_EVERY = 5
@@ -29,7 +28,7 @@ DELIVER_EVERY = 5
 
 
 class Jobs:
-    """The jobs of one pool, on APScheduler: none runs twice at once, a missed run is made up for once."""
+    """The jobs of one pool."""
 
     def __init__(
         self,
@@ -37,12 +36,15 @@ class Jobs:
         ledger: Ledger,
         sweeper: Sweeper,
         config: PoolConfig,
+        clock: Clock,
         stats: Callable[[], PoolStats],
         sessions: Callable[[], list[tuple[str, str, int]]],
         profiles: ProfileStore,
         watch: Watch,
         dispatcher: Dispatcher,
         books: Books,
+        checkup: Checkup,
+        board: Board,
     ) -> None:
         self._ledger = ledger
         self._sweeper = sweeper
@@ -53,42 +55,49 @@ class Jobs:
         self._watch = watch
         self._dispatcher = dispatcher
         self._books = books
-        self._scheduler = AsyncIOScheduler(
-            timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        self._checkup = checkup
+        self._board = board
+        health, beat = config.health, config.pool.heartbeat.total_seconds()
+        check, refresh = health.every.total_seconds(), health.refresh_every.total_seconds()
+        self._timetable = Timetable(
+            [
+                Job(name="heartbeat", every=beat, work=self.heartbeat, timeout=30),
+                Job(name="recover", every=RECOVER_EVERY, work=self.recover, timeout=300, at_once=True),
+                Job(name="health", every=check, work=self.check, timeout=max(60.0, check)),
+                Job(name="cleanup", every=CLEANUP_EVERY, work=self.clean_up, timeout=30),
+                Job(name="refresh", every=refresh, work=self.refresh, timeout=max(60.0, refresh)),
+                Job(name="metrics", every=EVERY, work=self.look, timeout=30),
+                Job(name="budgets", every=BUDGETS_EVERY, work=self.check_budgets, timeout=60),
+                Job(name="alerts", every=DELIVER_EVERY, work=self.deliver, timeout=900),
+            ],
+            clock,
         )
+        self.start, self.stop, self.run = self._timetable.start, self._timetable.stop, self._timetable.run
 
-    def start(self) -> None:
-        """Begin."""
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)
-        beat = self._config.pool.heartbeat.total_seconds()
-        self._scheduler.add_job(self.heartbeat, "interval", seconds=beat, id="heartbeat")
-        self._scheduler.add_job(
-            self.recover, "interval", seconds=RECOVER_EVERY, id="recover", next_run_time=SystemClock().now()
-        )
-        self._scheduler.add_job(self.look, "interval", seconds=EVERY, id="metrics")
-        self._scheduler.add_job(self.check_budgets, "interval", seconds=BUDGETS_EVERY, id="budgets")
-        self._scheduler.add_job(self.deliver, "interval", seconds=DELIVER_EVERY, id="alerts")
-        self._scheduler.start()
-
-    def stop(self) -> None:
-        """End; a job that runs is not waited for."""
-        if self._scheduler.running:
-            self._scheduler.shutdown(wait=False)
+    def stats(self) -> dict[str, JobStats]:
+        """Return how each job went."""
+        return self._timetable.stats()
 
     async def heartbeat(self) -> None:
         """Say that this process lives, and what its pool is doing."""
-        try:
-            await self._ledger.heartbeat(self._stats().model_dump(mode="json"), self._sessions())
-            await self._profiles.refresh()
-        except LedgerError as error:
-            log.warning("no heartbeat: %s", error)
+        await self._ledger.heartbeat(self._stats().model_dump(mode="json"), self._sessions())
+        await self._profiles.refresh()
 
     async def recover(self) -> None:
         """Take up the sessions of processes that died, and end what providers run without an owner."""
-        try:
-            await self._sweeper.round()
-        except LedgerError as error:
-            log.warning("no look for sessions without owner: %s", error)
+        await self._sweeper.round()
+
+    async def check(self) -> None:
+        """Look whether the sessions are well."""
+        await self._checkup.round()
+
+    async def refresh(self) -> None:
+        """Keep quiet sessions alive."""
+        await self._checkup.refresh()
+
+    async def clean_up(self) -> None:
+        """Have the plan look once more, should a timer ever have been lost."""
+        self._board.poke()
 
     async def look(self) -> None:
         """Take a sample of the pool's figures and raise what it shows."""

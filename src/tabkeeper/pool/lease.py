@@ -18,15 +18,13 @@ from tabkeeper.clock import Instant
 from tabkeeper.errors import LeaseLostError, SessionInUseError, SessionTimeoutError
 from tabkeeper.ledger.rates import RateCard
 from tabkeeper.money import Money
-from tabkeeper.pool.browser import SessionBrowser, Trouble, is_browser_error, trouble
+from tabkeeper.pool.browser import SessionBrowser, is_browser_error, trouble
+from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.model import Session
 from tabkeeper.profiles.state import BrowserState, ProfileKey
 from tabkeeper.profiles.store import Visit
 
 T = TypeVar("T")
-
-HEALTH_COST: Mapping[Trouble, float] = {"timeout": 0.2, "network": 0.1, "other": 0.3}
-"""What an error in `Lease.use` takes from the session's health (1.0 is full)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -302,7 +300,7 @@ class Lease:
         """Run `operation(lease)` within the platform's `use_timeout` (or `timeout` seconds).
 
         An error lowers the session's health: a timeout by 0.2, a network error by 0.1, any other by 0.3; a
-        session below 0.5 is closed instead of reused.
+        session below 0.5 must recover in a check before anybody gets it.
 
         Raises:
             SessionTimeoutError: it took too long; the operation was cancelled.

@@ -30,9 +30,11 @@ from tabkeeper.ledger.rates import accrued
 from tabkeeper.ledger.types import LeaseUsage
 from tabkeeper.money import ZERO, Money
 from tabkeeper.pool.board import Board
-from tabkeeper.pool.browser import SessionBrowser, Trouble
+from tabkeeper.pool.browser import SessionBrowser
 from tabkeeper.pool.caps import affordable_seconds, not_the_leases
-from tabkeeper.pool.lease import HEALTH_COST, Holding, Lease
+from tabkeeper.pool.checkup import limits_from
+from tabkeeper.pool.health import Trouble
+from tabkeeper.pool.lease import Holding, Lease
 from tabkeeper.pool.model import SERVING, Lane, Request, Session, State
 from tabkeeper.pool.profiled import Profiled
 from tabkeeper.pool.sessions import Running, Sessions
@@ -44,9 +46,6 @@ from tabkeeper.providers.live_view import live_view
 from tabkeeper.vault import keyed_hash
 
 log = logging.getLogger(__name__)
-
-UNHEALTHY_BELOW = 0.5
-"""A session whose health is lower is closed when its lease ends."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,6 +113,7 @@ class Leases:
         self._asked: dict[int, Ask] = {}
         self._arrivals = 0
         self._ended = asyncio.Event()
+        self._limits = limits_from(config.health)
         self.counts = counts
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -393,6 +393,7 @@ class Leases:
         )
         running.holding = holding
         running.leases += 1
+        running.last_used = now
         counts = self.counts
         counts.leases += 1
         counts.reused += not holding.is_first
@@ -503,7 +504,8 @@ class Leases:
         holding.error = f"{type(error).__name__}: {error}"[:500]
         running = self._sessions.running.get(holding.session.id)
         if running is not None and not holding.over:
-            running.health = max(0.0, running.health - HEALTH_COST[kind])
+            running.health.hurt(kind)
+            self.counts.troubles[kind] += 1
 
     async def profile_options(self, holding: Holding) -> dict[str, Any]:
         """See `lease.Host`."""
@@ -530,10 +532,16 @@ class Leases:
             untouched = running.browser is None or not running.browser.used
             clean = (untouched or await self._clean(running)) and not running.exposed
         finally:
-            healthy = running.health >= UNHEALTHY_BELOW
-            reason = "unhealthy" if clean else "used by another client" if running.exposed else "not cleaned"
+            decline = running.health.decline(self._limits)
+            reason = decline if clean else "used by another client" if running.exposed else "not cleaned"
             self._record(running, holding)
-            self._board.released(holding.session, holding.use, keep=clean and healthy, reason=reason)
+            self._board.released(
+                holding.session,
+                holding.use,
+                keep=clean and not decline,
+                reason=reason,
+                check=running.health.is_sick(self._limits),
+            )
             self._ended.set()
             saving = self._settle_profile(holding)
         if saving is not None:
@@ -603,7 +611,7 @@ class Leases:
             return
         running.holding = None
         session = holding.session
-        now = self._clock.monotonic()
+        now = running.last_used = self._clock.monotonic()
         holding.end_age = now - running.sent_at
         wall = self._clock.now()
         received = running.browser.meter.received if running.browser is not None else 0

@@ -106,6 +106,10 @@ class Session:
     """While leased: when the lease is reclaimed."""
     leak_at: Instant = NEVER
     """While leased: when the holder is reported as a possible leak."""
+    stale_at: Instant = NEVER
+    """While idle: when it is no longer believed to be well, so that it is checked before anybody gets it."""
+    check_by: Instant = NEVER
+    """While unhealthy: when its check must have ended; what was not found well by then is closed."""
     idle_since: Instant = 0.0
     uses: int = 0
     """Leases so far; the number of the running lease while leased. The pair (id, uses) is a lease's token."""
@@ -133,6 +137,8 @@ class PlatformRules:
     create_attempts: int
     retry_base: float
     retry_max: float
+    stale_after: float = NEVER
+    """Idle for this long, a session is checked before it is leased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +157,8 @@ class Rules:
     """Those whose sessions cost nothing: what `on_exceed = "fallback"` falls back to."""
     tenant_limits: Mapping[str, int] = field(default_factory=dict)
     tenant_weights: Mapping[str, int] = field(default_factory=dict)
+    check_timeout: float = 30.0
+    """A check of a session is given up after this time."""
     owning_tenants: frozenset[str] = frozenset()
     """Tenants with a budget of their own, whose sessions are never shared."""
 
@@ -177,6 +185,13 @@ class Create:
 @dataclass(frozen=True, slots=True)
 class Close:
     """End this session at its provider, because of `session.reason`."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Find out whether the session is well; nobody gets it before `Board.checked` says so."""
 
     session: Session
 
@@ -213,4 +228,4 @@ class GiveUpPlace:
     session: Session
 
 
-Action = Grant | Create | Close | Reclaim | ReportLeak | Refuse | GiveUpPlace
+Action = Grant | Create | Close | Check | Reclaim | ReportLeak | Refuse | GiveUpPlace

@@ -15,6 +15,7 @@ from tabkeeper.clock import Instant
 from tabkeeper.pool.model import (
     ENDING,
     Action,
+    Check,
     Close,
     Create,
     GiveUpPlace,
@@ -50,6 +51,8 @@ def plan(view: View, now: Instant) -> list[Action]:
     for session in unwanted:  # only now, so that a request of this very instant still finds it
         if session.state is State.IDLE and session.keep_until <= now:
             end_session(view, session, "idle", now, actions)
+        elif session.state is State.IDLE and session.stale_at <= now:
+            begin_check(view, session, now, actions)
         else:
             view.watch(session)
     refusals = [
@@ -82,9 +85,17 @@ def end_session(view: View, session: Session, reason: str, now: Instant, actions
     actions.append(Close(session))
 
 
+def begin_check(view: View, session: Session, now: Instant, actions: list[Action]) -> None:
+    """Let nobody have a session before it is known to be well."""
+    view.move(session, State.UNHEALTHY, now)
+    actions.append(Check(session))
+
+
 def _session_due(view: View, session: Session, now: Instant, actions: list[Action]) -> None:
     if session.state is State.IDLE:
         end_session(view, session, "age", now, actions)
+    elif session.state is State.UNHEALTHY:
+        end_session(view, session, "unhealthy", now, actions)
     elif session.state is State.LEASED and session.lease_ends <= now:
         actions.append(Reclaim(session, session.uses))
         end_session(view, session, "lease expired", now, actions)
@@ -110,6 +121,9 @@ def _grant(view: View, now: Instant, actions: list[Action]) -> None:
             session = lane.idle.get(request.wants) or lane.idle[next(reversed(lane.idle))]
             if session.fresh_until <= now:
                 end_session(view, session, "age", now, actions)
+                continue
+            if session.stale_at <= now:
+                begin_check(view, session, now, actions)
                 continue
             rival = _rival(view, lane, session, request, now)
             if rival is not None:

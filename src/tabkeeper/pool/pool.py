@@ -25,12 +25,14 @@ from tabkeeper.errors import PoolClosedError, PoolError, QueueTimeoutError, Tabk
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.money import Money
 from tabkeeper.pool.board import MemoryBoard
+from tabkeeper.pool.checkup import Checkup
 from tabkeeper.pool.creation import Creation
 from tabkeeper.pool.jobs import Jobs
 from tabkeeper.pool.lease import Lease, LeaseRequest
 from tabkeeper.pool.leasing import Ask, Leases
 from tabkeeper.pool.model import (
     Action,
+    Check,
     Close,
     Create,
     GiveUpPlace,
@@ -43,7 +45,7 @@ from tabkeeper.pool.model import (
 )
 from tabkeeper.pool.rules import rules_from
 from tabkeeper.pool.sessions import Sessions
-from tabkeeper.pool.stats import Counts, PoolStats, take_stats
+from tabkeeper.pool.stats import Counts, JobStats, PoolStats, take_stats
 from tabkeeper.pool.sweeper import Sweeper, label_prefix
 from tabkeeper.pool.view import View
 from tabkeeper.pool.watch import PoolSample, Watch
@@ -73,6 +75,7 @@ class SessionPool:
         clock: where time comes from.
         rng: chance for ids and for the jitter of retries; give a seeded one to repeat a simulation.
         inline_ledger: write to the database on the event loop's own thread (for simulations).
+        jobs: whether the timetable of jobs runs; by default only on the system's clock.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class SessionPool:
         clock: Clock | None = None,
         rng: Random | None = None,
         inline_ledger: bool = False,
+        jobs: bool | None = None,
     ) -> None:
         if not isinstance(config, PoolConfig):
             raise TypeError(
@@ -94,6 +98,7 @@ class SessionPool:
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or Random()  # noqa: S311 - ids and jitter, no secrets
         self._inline_ledger = inline_ledger
+        self._keeps_jobs = isinstance(self._clock, SystemClock) if jobs is None else jobs
         self._providers: dict[str, Provider] = {}
         self._hooks: list[Hook] = []
         self._opened = False
@@ -185,6 +190,14 @@ class SessionPool:
                 profiles=self._profiles,
                 counts=counts,
             )
+            self._checkup = Checkup(
+                self.config.health,
+                providers=self._providers,
+                sessions=self._sessions,
+                board=self._board,
+                clock=self._clock,
+                counts=counts,
+            )
             for provider in self._providers.values():
                 await provider.start(self._sessions.lost)
             await self._sweep_first()
@@ -204,16 +217,19 @@ class SessionPool:
                 sweeper=self._sweeper,
                 profiles=self._profiles,
                 config=self.config,
+                clock=self._clock,
                 stats=self.stats,
                 sessions=self._open_sessions,
                 watch=self._watch,
                 dispatcher=self._dispatcher,
                 books=self._books,
+                checkup=self._checkup,
+                board=self._board,
             )
-            if isinstance(self._clock, SystemClock):
+            if self._keeps_jobs:
                 self._jobs.start()
             self._ready = True
-            await self._jobs.heartbeat()
+            await self._jobs.run("heartbeat")
         except BaseException:
             self._ready = False
             await self._end_providers(self.config.pool.close_timeout.total_seconds())
@@ -421,6 +437,8 @@ class SessionPool:
             case Close(session):
                 self._leases.end_holding(session, "lost", session.reason)
                 self._sessions.close(session)
+            case Check(session):
+                self._checkup.check(session)
             case Reclaim(session, _):
                 self._leases.counts.reclaimed += 1
                 self._leases.end_holding(session, "reclaimed", "its time was up")
@@ -450,6 +468,8 @@ class SessionPool:
                 self._board.closed(session)
             case Close(session):
                 self._sessions.close(session)
+            case Check(session):
+                self._board.checked(session, ok=False)
 
     # ── by id, and figures ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -473,7 +493,23 @@ class SessionPool:
     def stats(self) -> PoolStats:
         """Count sessions, requests and leases of this moment."""
         self._check_opened()
-        return take_stats(self._view, self._leases.counts, self._profiles.stats())
+        return take_stats(
+            self._view,
+            self._leases.counts,
+            self._profiles.stats(),
+            sessions=self._sessions,
+            clock=self._clock,
+            jobs=self._jobs.stats(),
+        )
+
+    async def run_job(self, name: str) -> JobStats:
+        """Run one of the jobs in `stats().jobs` now, unless it runs already; what it raises is in its result.
+
+        Raises:
+            KeyError: there is no such job.
+        """
+        self._check_opened()
+        return await self._jobs.run(name)
 
     def samples(self) -> list[PoolSample]:
         """Return the pool's figures minute by minute, of the last hour, oldest first."""

@@ -25,6 +25,8 @@ def rules_from(config: PoolConfig, ledger: Ledger) -> Rules:
             create_attempts=platform.create_attempts,
             retry_base=platform.retry_base.total_seconds(),
             retry_max=platform.retry_max.total_seconds(),
+            stale_after=(platform.session_ttl or pool.session_ttl).total_seconds()
+            * config.health.stale_after,
         )
         for name, platform in config.platforms.items()
     }
@@ -34,6 +36,7 @@ def rules_from(config: PoolConfig, ledger: Ledger) -> Rules:
         aging=pool.aging.total_seconds(),
         close_timeout=pool.close_timeout.total_seconds(),
         leak_after=pool.leak_after.total_seconds(),
+        check_timeout=3 * config.health.timeout.total_seconds(),
         platforms=platforms,
         provider_limits={
             n: p.max_sessions for n, p in config.providers.items() if p.max_sessions is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -24,6 +24,7 @@ from tabkeeper.pool.board import Board
 from tabkeeper.pool.browser import Connections, SessionBrowser
 from tabkeeper.pool.caps import charged_bytes
 from tabkeeper.pool.debts import owe
+from tabkeeper.pool.health import Health
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, Session, State
 from tabkeeper.providers.base import Provider, RemoteSession
@@ -42,7 +43,7 @@ class Running:
     remote: RemoteSession | None = None
     browser: SessionBrowser | None = None
     holding: Holding | None = None
-    health: float = 1.0
+    health: Health = field(default_factory=Health)
     creating: asyncio.Task[None] | None = None
     sent: bool = False
     """The create call was sent, so that a session may exist."""
@@ -50,6 +51,11 @@ class Running:
     """Its address was given to a client of the caller's own."""
     leases: int = 0
     """Leases that really began."""
+    last_used: Instant = 0.0
+    """When its last lease began or ended."""
+    last_refresh: Instant = 0.0
+    """When it was last kept alive without being used."""
+    checked_at: Instant = 0.0
 
 
 class Sessions:
@@ -75,6 +81,10 @@ class Sessions:
         self.running: dict[str, Running] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         """All work under way; the pool's end waits for it."""
+        self.closes = 0
+        """Sessions whose provider was asked to end them."""
+        self.closes_failed = 0
+        """Those of them for which once was not enough."""
         self.stopping = False
         """The pool ends: unconfirmed closes are left to the next start."""
 
@@ -177,12 +187,14 @@ class Sessions:
         began = self._clock.monotonic()
         wait = 0.25
         failed = False
+        self.closes += 1
         while True:
             try:
                 async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
                     await provider.close(running.remote.provider_session_id)
             except Exception as error:  # noqa: BLE001 - whatever it was, the session may still cost money
                 log.warning("session %s is not closed at %r yet: %r", session.id, session.provider, error)
+                self.closes_failed += not failed
                 failed = True
                 await owe(
                     self._ledger,

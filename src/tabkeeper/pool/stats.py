@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import datetime, timedelta
+
 from pydantic import BaseModel, ConfigDict
 
+from tabkeeper.clock import Clock
+from tabkeeper.config import Dollars
+from tabkeeper.ledger.rates import accrued
+from tabkeeper.money import ZERO
+from tabkeeper.pool.health import MB
 from tabkeeper.pool.model import ENDING, State
+from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.view import View
 from tabkeeper.profiles.figures import ProfileStats
 
@@ -12,7 +21,7 @@ from tabkeeper.profiles.figures import ProfileStats
 class Frozen(BaseModel):
     """Base of the pool's figures; `model_dump_json()` gives plain JSON."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
 
 class PlatformStats(Frozen):
@@ -25,6 +34,72 @@ class PlatformStats(Frozen):
     ending: int = 0
     queued: int = 0
     max_sessions: int = 0
+
+
+class JobStats(Frozen):
+    """How one job of the timetable goes; counted since the pool's start."""
+
+    every_seconds: float
+    runs: int
+    failures: int
+    running: bool
+    last_run: datetime | None
+    last_seconds: float | None
+    last_result: str
+    """"ok", "failed: " and why, or what the job had to say; empty before the first run."""
+    next_run: datetime | None
+
+
+class HealthStats(Frozen):
+    """Checks of sessions since the pool's start, and the scores of those that are open."""
+
+    checks: int = 0
+    checks_failed: int = 0
+    recovered: int = 0
+    """Sessions whose score had been too low, and that were used again after a check."""
+    refreshes: int = 0
+    refreshes_failed: int = 0
+    mean_score: float = 1.0
+    lowest_score: float = 1.0
+
+    @property
+    def recovery_rate(self) -> float:
+        """Share of sick sessions that recovered, 0..1; those that were replaced did not."""
+        tried = self.recovered + self.checks_failed
+        return self.recovered / tried if tried else 1.0
+
+
+class CleaningStats(Frozen):
+    """How sessions end; counted since the pool's start."""
+
+    closes: int = 0
+    retried: int = 0
+    """Ends that the provider confirmed only after another attempt, or not yet."""
+
+    @property
+    def first_try_rate(self) -> float:
+        """Share of ends that were confirmed at the first try, 0..1."""
+        return 1 - self.retried / self.closes if self.closes else 1.0
+
+
+class SessionStats(Frozen):
+    """One open session."""
+
+    id: str
+    platform: str
+    provider: str
+    tenant: str
+    state: str
+    uses: int
+    created_at: datetime
+    last_used: datetime | None
+    last_refresh: datetime | None
+    """When it was last kept alive without being used."""
+    last_check: datetime | None
+    health: float
+    memory_mb: float | None
+    cost: Dollars
+    """What it has cost so far by its price list."""
 
 
 class PoolStats(Frozen):
@@ -58,6 +133,18 @@ class PoolStats(Frozen):
     providers: dict[str, int]
     tenants: dict[str, int]
     profiles: ProfileStats
+    average_age_seconds: float = 0.0
+    errors: dict[str, int] = {}
+    """Operations in `Lease.use` that failed, by kind: timeout, network, other."""
+    health: HealthStats = HealthStats()
+    cleaning: CleaningStats = CleaningStats()
+    jobs: dict[str, JobStats] = {}
+    open_sessions: tuple[SessionStats, ...] = ()
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the places under the pool's limit that are leased, 0..1."""
+        return self.leased / self.max_sessions
 
     @property
     def reuse_rate(self) -> float:
@@ -69,6 +156,8 @@ class Counts:
     """Counters of one pool, raised where the event happens."""
 
     __slots__ = (
+        "checks",
+        "checks_failed",
         "creations",
         "creations_failed",
         "dirty",
@@ -79,14 +168,20 @@ class Counts:
         "peak_queued",
         "peak_sessions",
         "reclaimed",
+        "recovered",
+        "refreshes",
+        "refreshes_failed",
         "refused",
         "reused",
+        "troubles",
         "waited",
     )
 
     def __init__(self) -> None:
         self.leases = self.reused = self.refused = self.creations = self.creations_failed = 0
         self.dirty = self.leaks = self.reclaimed = self.lost = self.peak_queued = self.peak_sessions = 0
+        self.checks = self.checks_failed = self.recovered = self.refreshes = self.refreshes_failed = 0
+        self.troubles: Counter[str] = Counter()
         self.waited = self.longest_wait = 0.0
 
     def waited_for(self, seconds: float) -> None:
@@ -103,8 +198,43 @@ class Counts:
         self.peak_sessions = max(self.peak_sessions, number)
 
 
-def take_stats(view: View, counts: Counts, profiles: ProfileStats) -> PoolStats:
+def _session_stats(running: Running, clock: Clock) -> SessionStats:
+    session, health, now = running.session, running.health, clock.monotonic()
+
+    def wall(at: float) -> datetime | None:
+        return clock.now() - timedelta(seconds=now - at) if at else None
+
+    began = running.sent_at if running.sent else session.created_at
+    return SessionStats(
+        id=session.id,
+        platform=session.lane.platform,
+        provider=session.provider,
+        tenant=session.tenant,
+        state=str(session.state),
+        uses=session.uses,
+        created_at=clock.now() - timedelta(seconds=now - began),
+        last_used=wall(running.last_used),
+        last_refresh=wall(running.last_refresh),
+        last_check=wall(running.checked_at),
+        health=health.score,
+        memory_mb=None if health.memory is None else round(health.memory / MB, 1),
+        cost=accrued(running.hold.card, now - began) if running.hold and running.sent else ZERO,
+    )
+
+
+def take_stats(
+    view: View,
+    counts: Counts,
+    profiles: ProfileStats,
+    *,
+    sessions: Sessions,
+    clock: Clock,
+    jobs: dict[str, JobStats],
+) -> PoolStats:
     """Count what the view holds now."""
+    now = clock.monotonic()
+    ages = [now - session.created_at for session in view.sessions.values()]
+    scores = [running.health.score for running in sessions.running.values()] or [1.0]
     platforms = {name: dict.fromkeys(PlatformStats.model_fields, 0) for name in view.rules.platforms}
     for session in view.sessions.values():
         row = platforms[session.lane.platform]
@@ -142,4 +272,18 @@ def take_stats(view: View, counts: Counts, profiles: ProfileStats) -> PoolStats:
         providers={name: provider.sessions for name, provider in view.providers.items()},
         profiles=profiles,
         tenants={name: n for name, n in view.leased_by_tenant.items() if n},
+        average_age_seconds=sum(ages) / len(ages) if ages else 0.0,
+        errors=dict(counts.troubles),
+        health=HealthStats(
+            checks=counts.checks,
+            checks_failed=counts.checks_failed,
+            recovered=counts.recovered,
+            refreshes=counts.refreshes,
+            refreshes_failed=counts.refreshes_failed,
+            mean_score=sum(scores) / len(scores),
+            lowest_score=min(scores),
+        ),
+        cleaning=CleaningStats(closes=sessions.closes, retried=sessions.closes_failed),
+        jobs=jobs,
+        open_sessions=tuple(_session_stats(running, clock) for running in sessions.running.values()),
     )

@@ -338,9 +338,14 @@ class View:
         self.by_state[state] += 1
         if old is State.CREATING and session.covers is not None:
             self.uncover(session)
+        if state in {State.IDLE, State.UNHEALTHY} and old not in {State.IDLE, State.UNHEALTHY}:
+            # A check does not make it wanted for longer.
+            session.keep_until = keep_until(session, lane.rules, now)
+        if state is State.UNHEALTHY:
+            session.check_by = now + self.rules.check_timeout
         if state is State.IDLE:
             session.idle_since = now
-            session.keep_until = keep_until(session, lane.rules, now)
+            session.stale_at = now + lane.rules.stale_after
             lane.idle[session.id] = session
             self.idle[session.id] = session
             self.providers[session.provider].idle[session.id] = session
@@ -398,7 +403,9 @@ class View:
         if isinstance(thing, Request):
             return thing.deadline if thing.waiting else NEVER
         if thing.state is State.IDLE:
-            return min(thing.keep_until, thing.fresh_until)
+            return min(thing.keep_until, thing.fresh_until, thing.stale_at)
+        if thing.state is State.UNHEALTHY:
+            return thing.check_by
         if thing.state is State.LEASED:
             return min(thing.lease_ends, thing.leak_at)
         if thing.state in ENDING:
