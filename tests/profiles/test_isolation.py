@@ -142,7 +142,7 @@ WILD: list[Callable[..., Any]] = [
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(3600 if PROOF else 120)
+@pytest.mark.timeout(10_800 if PROOF else 120)
 @pytest.mark.parametrize("isolation", ["context", "process"])
 async def test_three_tenants_in_random_order_never_see_each_other(isolation, tmp_path: Path):
     chance, whole = Random(isolation), isolation == "process"
