@@ -85,6 +85,17 @@ async def test_every_piece_of_the_api_s_code_runs_with_an_open_pool(
     assert "this month: $" in said
 
 
+def test_sticky_sessions_are_five_lines(tmp_path: Path) -> None:
+    program = blocks("proxies.md")[0]
+    assert len([line for line in program.splitlines() if line]) == 5
+    for _ in range(2):
+        ended = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert ended.stdout.startswith("10.0.0."), ended.stderr
+
+
 @pytest.mark.browser
 @pytest.mark.kill
 def test_sigterm_ends_the_program_of_the_operations_page_in_order(tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ SAYS = {
         "another tenant: nobody",
         "profiles: 2, healthy: 2",
     ],
+    "sticky.py": [
+        "1000 requests of one key, proxies: 1",
+        "another proxy after a failure: True",
+        "the same after a restart: True",
+    ],
     "report.py": ["leases that reused a session: 1 of 4", "acme", "globex", "budget daily: $0.03"],
 }
 

@@ -33,11 +33,12 @@ def test_the_public_names_are_exactly_these() -> None:
     """Adding a name is a promise, removing one breaks users: both are decided here, by hand."""
     assert tabkeeper.__all__ == [
         "BudgetExceededError", "BudgetSettings", "ConfigError", "Lease", "LeaseLostError",
-        "LeaseRequest", "LedgerError", "LedgerSettings", "LedgerUnavailableError", "Money",
+        "LeaseRequest", "LedgerError", "LedgerSettings", "LedgerUnavailableError", "Money", "NoProxyError",
         "PlatformSettings", "PoolClosedError", "PoolConfig", "PoolError", "PoolSettings",
-        "PoolStats", "ProfileSettings", "ProviderError", "ProviderSettings", "QueueFullError", "QueueTimeoutError",
+        "PoolStats", "ProfileSettings", "ProviderError", "ProviderSettings", "Proxy", "ProxySettings", "QueueFullError",
+        "QueueTimeoutError",
         "RateSettings", "SecuritySettings", "SessionCreationError", "SessionPool", "SessionTimeoutError",
-        "TabkeeperError", "TenantSettings", "load_config",
+        "StickyProxies", "TabkeeperError", "TenantSettings", "load_config",
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from tabkeeper.config import (
     PoolSettings,
     ProfileSettings,
     ProviderSettings,
+    ProxySettings,
     RateSettings,
     SecuritySettings,
     TenantSettings,
@@ -25,6 +26,7 @@ from tabkeeper.errors import (
     LeaseLostError,
     LedgerError,
     LedgerUnavailableError,
+    NoProxyError,
     PoolClosedError,
     PoolError,
     ProviderError,
@@ -38,6 +40,8 @@ from tabkeeper.money import Money
 from tabkeeper.pool.lease import Lease, LeaseRequest
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.pool.stats import PoolStats
+from tabkeeper.proxies.model import Proxy
+from tabkeeper.proxies.sticky import StickyProxies
 
 __version__ = "0.1.0"
 
@@ -52,6 +56,7 @@ __all__ = [
     "LedgerSettings",
     "LedgerUnavailableError",
     "Money",
+    "NoProxyError",
     "PlatformSettings",
     "PoolClosedError",
     "PoolConfig",
@@ -61,6 +66,8 @@ __all__ = [
     "ProfileSettings",
     "ProviderError",
     "ProviderSettings",
+    "Proxy",
+    "ProxySettings",
     "QueueFullError",
     "QueueTimeoutError",
     "RateSettings",
@@ -68,6 +75,7 @@ __all__ = [
     "SessionCreationError",
     "SessionPool",
     "SessionTimeoutError",
+    "StickyProxies",
     "TabkeeperError",
     "TenantSettings",
     "load_config",

@@ -12,6 +12,9 @@
     │   ├── SessionTimeoutError      an operation on a session took too long
     │   └── LeaseLostError           the session ended under its holder
     ├── BudgetExceededError          a budget (or a cap) does not allow it
+    ├── ProxyError
+    │   ├── NoProxyError             no proxy fits and works
+    │   └── MissingKeyError          a sticky session was asked for without its key
     ├── ProviderError
     │   ├── ProviderAuthError  ProviderPaymentError  ProviderCapacityError  ProviderRateLimitError
     │   ├── ProviderUnavailableError  ProviderNotFoundError  ProviderRequestError
@@ -42,6 +45,18 @@ class ConfigError(TabkeeperError):
 
 class SealedError(TabkeeperError):
     """What is stored encrypted was stored with another key, or changed since."""
+
+
+class ProxyError(TabkeeperError):
+    """Something is wrong with the proxies."""
+
+
+class NoProxyError(ProxyError):
+    """No proxy that fits can be used now; the message says what is wrong with each."""
+
+
+class MissingKeyError(ProxyError, ValueError):
+    """A sticky session has no key, so nobody could find its proxy again."""
 
 
 class PoolError(TabkeeperError):

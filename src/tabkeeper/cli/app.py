@@ -23,6 +23,7 @@ from tabkeeper.cli.flags import show_flags_bare
 from tabkeeper.cli.init import init
 from tabkeeper.cli.profiles import profiles_app
 from tabkeeper.cli.providers import providers_app
+from tabkeeper.cli.proxies import proxies_app
 from tabkeeper.cli.sessions import cleanup, sessions_app
 from tabkeeper.cli.status import status
 from tabkeeper.cli.verify import verify
@@ -78,6 +79,7 @@ def _register() -> None:
     _register_if_present("tabkeeper.cli.report", report="report_app", budget="budget_app", rates="rates_app")
     app.add_typer(sessions_app, name="sessions")
     app.add_typer(profiles_app, name="profiles")
+    app.add_typer(proxies_app, name="proxies")
     app.command()(cleanup)
     app.add_typer(providers_app, name="providers")
     app.command()(verify)

@@ -27,6 +27,8 @@ from tabkeeper.config import (
     PoolSettings,
     ProfileSettings,
     ProviderSettings,
+    ProxyPoolSettings,
+    ProxySettings,
     RateSettings,
     SecuritySettings,
     Settings,
@@ -86,6 +88,8 @@ def sections() -> tuple[Section, ...]:
         _section("[profiles.sites.DOMAIN]", TrustSettings),
         _section("[health]", HealthSettings),
         _section("[alerts]", AlertSettings),
+        _section("[[proxies]]", ProxySettings),
+        _section("[proxy_pool]", ProxyPoolSettings),
         _section("[security]", SecuritySettings),
     )
 

@@ -10,6 +10,7 @@ from tabkeeper.config.alerts import AlertSettings, WebhookSettings
 from tabkeeper.config.health import HealthSettings
 from tabkeeper.config.profile import ProfileSettings, TrustSettings
 from tabkeeper.config.provider import ProviderSettings, RateSettings
+from tabkeeper.config.proxy import ProxyPoolSettings, ProxySettings, ProxyType, StrategyName
 from tabkeeper.config.reading import load_config, parse_config
 from tabkeeper.config.root import PoolConfig
 from tabkeeper.config.sections import (
@@ -52,10 +53,14 @@ __all__ = [
     "Price",
     "ProfileSettings",
     "ProviderSettings",
+    "ProxyPoolSettings",
+    "ProxySettings",
+    "ProxyType",
     "RateSettings",
     "ResourceKind",
     "SecuritySettings",
     "Settings",
+    "StrategyName",
     "TenantSettings",
     "TrustSettings",
     "WebhookSettings",

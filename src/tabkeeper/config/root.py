@@ -10,6 +10,7 @@ from tabkeeper.config.alerts import AlertSettings
 from tabkeeper.config.health import HealthSettings
 from tabkeeper.config.profile import ProfileSettings
 from tabkeeper.config.provider import ProviderSettings
+from tabkeeper.config.proxy import ProxyPoolSettings, ProxySettings
 from tabkeeper.config.sections import (
     BudgetSettings,
     LedgerSettings,
@@ -38,6 +39,8 @@ class PoolConfig(Settings):
     tenants: dict[Name, TenantSettings] = Field(default_factory=dict)
     health: HealthSettings = Field(default_factory=HealthSettings)
     profiles: ProfileSettings = Field(default_factory=ProfileSettings)
+    proxies: tuple[ProxySettings, ...] = ()
+    proxy_pool: ProxyPoolSettings = Field(default_factory=ProxyPoolSettings)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)
 
@@ -50,6 +53,10 @@ class PoolConfig(Settings):
                         f"platforms.{name}.providers: there is no provider {provider!r}"
                         f"{nearest(provider, self.providers)}; known: {', '.join(self.providers)}"
                     )
+        ids = [proxy.id for proxy in self.proxies]
+        for i, proxy in enumerate(ids):
+            if ids.index(proxy) != i:
+                raise ValueError(f"proxies.{i}.id: {proxy!r} is used twice")
         names = [budget.name for budget in self.budgets]
         for i, budget in enumerate(self.budgets):
             if names.count(budget.name) > 1:

@@ -621,3 +621,64 @@ class DriftRow(Table, table=True):
     last_at: int = _instant()
     times: int = _number(1)
     detail: str = _text("")
+
+
+class ProxyRow(Table, table=True):
+    """A proxy that `tabkeeper proxies add` stored; those of the configuration have no row."""
+
+    __tablename__: ClassVar[Any] = "proxy"
+    id: str = _key()
+    server: str = _text()
+    """Its address without credentials."""
+    credentials_env: str = _text("")
+    """Environment variable that holds ``user:password``; empty if there is none."""
+    credentials_sealed: str | None = _maybe()
+    """User name and password, sealed by the vault; forgotten when it is retired."""
+    kind: str = _text()
+    geo: str = _text("")
+    weight: int = _number(1)
+    price_per_gb: str | None = _maybe()
+    """Dollars for 10^9 bytes, as decimal text."""
+    created_at: int = _instant()
+    retired_at: int | None = _instant(optional=True)
+
+
+class ProxyStateRow(Table, table=True):
+    """How a proxy did, wherever it is described."""
+
+    __tablename__: ClassVar[Any] = "proxy_state"
+    proxy: str = _key()
+    succeeded: int = _number()
+    failed: int = _number()
+    in_row: int = _number()
+    """Failures in a row."""
+    recent: str = _text("")
+    """The last outcomes, oldest first: 1 worked, 0 failed."""
+    latency_us: int | None = _instant(optional=True)
+    last_error: str = _text("")
+    resume_at: int = _number()
+
+
+class ProxyBindingRow(Table, table=True):
+    """Which proxy a session key has."""
+
+    __tablename__: ClassVar[Any] = "proxy_binding"
+    __table_args__: ClassVar[Any] = (Index("ix_proxy_binding_expires_at", "expires_at"),)
+    key: str = _key()
+    proxy: str = _text()
+    created_at: int = _instant()
+    expires_at: int = _instant()
+    used_at: int = _instant()
+    uses: int = _number()
+    failovers: int = _number()
+
+
+class SiteBlockRow(Table, table=True):
+    """A proxy that a site refuses, and until when it is not used there."""
+
+    __tablename__: ClassVar[Any] = "site_block"
+    site: str = _key()
+    proxy: str = _key()
+    blocked_at: int = _instant()
+    until: int = _instant()
+    message: str = _text("")

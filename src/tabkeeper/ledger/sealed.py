@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tabkeeper.ledger.transaction import Transaction
 
-PLACES = (("session", "connect_sealed"), ("profile", "sealed"))
+PLACES = (("session", "connect_sealed"), ("profile", "sealed"), ("proxy", "credentials_sealed"))
 """(table, column); each table's key is ``id``."""
 
 

@@ -1,0 +1,1 @@
+"""Which proxy: the proxies there are, how well they do, which is next, and which one a session key keeps."""
