@@ -125,7 +125,18 @@ async def test_a_budget_that_will_not_last_is_told_once_in_its_window(tmp_path):
     (found,) = await books.oversteps()
     assert (found.budget, found.expected.text(), found.limit.text()) == ("daily", "1.00", "0.90")
     nobody = dict.fromkeys(
-        ("sweeper", "profiles", "stats", "sessions", "watch", "dispatcher", "clock", "checkup", "board")
+        (
+            "sweeper",
+            "profiles",
+            "stats",
+            "sessions",
+            "watch",
+            "dispatcher",
+            "clock",
+            "checkup",
+            "board",
+            "ask_books",
+        )
     )
     jobs = Jobs(ledger=ledger, config=config, books=books, **nobody)
     await jobs.check_budgets()

@@ -21,6 +21,7 @@ from tabkeeper.cli.doctor import doctor
 from tabkeeper.cli.emulate import emulate
 from tabkeeper.cli.flags import show_flags_bare
 from tabkeeper.cli.init import init
+from tabkeeper.cli.metrics import metrics
 from tabkeeper.cli.profiles import profiles_app
 from tabkeeper.cli.providers import providers_app
 from tabkeeper.cli.proxies import proxies_app
@@ -76,6 +77,7 @@ def _register() -> None:
     app.command()(doctor)
     _register_if_present("tabkeeper.cli.demo", command="demo")
     app.command()(status)
+    app.command()(metrics)
     _register_if_present("tabkeeper.cli.report", report="report_app", budget="budget_app", rates="rates_app")
     app.add_typer(sessions_app, name="sessions")
     app.add_typer(profiles_app, name="profiles")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, exists, select
+from sqlalchemy import Connection, Engine, exists, select
 
 from tabkeeper.ledger.instants import micros, moment
 from tabkeeper.ledger.models import metadata
@@ -59,6 +59,10 @@ class SessionLine:
     """Leases so far; of an open session as of its owner's last heartbeat."""
     held: Money
     cost: Money
+    health: float | None = None
+    """Score from 0 to 1, and the next two, of an open session as of its owner's last heartbeat."""
+    last_used: str | None = None
+    last_refresh: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data; money as decimal text."""
@@ -102,6 +106,7 @@ def sessions(engine: Engine, *, closed: int = 0, ids: Sequence[str] | None = Non
             ended = query.where(session.c.ended_at.is_not(None))
             queries.append(ended.order_by(session.c.ended_at.desc(), session.c.id).limit(closed))
     with engine.connect() as connection:
+        seen = _seen(connection)
         return [
             SessionLine(
                 id=row.id,
@@ -118,10 +123,22 @@ def sessions(engine: Engine, *, closed: int = 0, ids: Sequence[str] | None = Non
                 uses=row.uses,
                 held=Money(row.amount_n or 0) if row.ended_at is None else ZERO,
                 cost=Money(row.cost_n),
+                **(seen.get(row.id, {}) if row.ended_at is None else {}),
             )
             for query in queries
             for row in connection.execute(query)
         ]
+
+
+def _seen(connection: Connection) -> dict[str, dict[str, Any]]:
+    """What owners said of their open sessions in their last heartbeats."""
+    table = metadata.tables["process"]
+    rows = connection.execute(select(table.c.snapshot).where(table.c.ended_at.is_(None)))
+    return {
+        one["id"]: {key: one.get(key) for key in ("health", "last_used", "last_refresh")}
+        for row in rows
+        for one in json.loads(row.snapshot).get("open_sessions", [])
+    }
 
 
 def budgets(engine: Engine, now: datetime) -> tuple[BudgetFigures, ...]:

@@ -60,7 +60,8 @@ def list_(
 def session_table(lines: Sequence[SessionLine], now: datetime) -> Table:
     """Return a table of sessions for people."""
     table = Table(box=None, pad_edge=False)
-    for column in (
+    numbers = {"age", "uses", "health", "used", "refreshed", "held", "cost"}
+    columns = (
         "session",
         "platform",
         "provider",
@@ -68,11 +69,12 @@ def session_table(lines: Sequence[SessionLine], now: datetime) -> Table:
         "state",
         "age",
         "uses",
-        "held",
-        "cost",
-        "why closed",
-    ):
-        table.add_column(column, justify="right" if column in {"age", "uses", "held", "cost"} else "left")
+        "health",
+        "used",
+        "refreshed",
+    )
+    for column in (*columns, "held", "cost", "why closed"):
+        table.add_column(column, justify="right" if column in numbers else "left")
     for line in lines:
         end = line.ended_at or now
         table.add_row(
@@ -83,11 +85,18 @@ def session_table(lines: Sequence[SessionLine], now: datetime) -> Table:
             line.state,
             ago(line.created_at, end),
             str(line.uses),
+            "" if line.health is None else f"{line.health:.1f}",
+            _since(line.last_used, end),
+            _since(line.last_refresh, end),
             str(line.held) if line.ended_at is None else "",
             str(line.cost) if line.ended_at is not None else "",
             line.close_reason or "",
         )
     return table
+
+
+def _since(at: str | None, now: datetime) -> str:
+    return f"{ago(datetime.fromisoformat(at), now)} ago" if at else ""
 
 
 @sessions_app.command()

@@ -71,6 +71,8 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
             owed_table(unconfirmed, now) if unconfirmed else "no session is owed to a provider",
             "",
             _budgets(money) if money else "no budget is set",
+            "",
+            _jobs(owners, now) if any(line.snapshot.get("jobs") for line in owners) else "",
             Text(f"\n{_HOW_EXACT}" if owners or running else "", style="dim"),
         )
     )
@@ -111,6 +113,28 @@ def _processes(lines: Sequence[ProcessLine], now: datetime) -> Table:
             f"{seen['queued']}/{seen['max_queued']}" if "queued" in seen else "",
             waiting,
         )
+    return table
+
+
+def _jobs(lines: Sequence[ProcessLine], now: datetime) -> Table:
+    right = ("runs", "failed", "last run", "took", "next")
+    table = _table(
+        "Jobs", "process", "job", "runs", "failed", "last run", "took", "next", "result", right=right
+    )
+    for line in lines:
+        for name, job in line.snapshot.get("jobs", {}).items():
+            last, following = job["last_run"], job["next_run"]
+            ran = last is not None and job["last_seconds"] is not None
+            table.add_row(
+                f"{line.pid}@{line.host}",
+                name,
+                str(job["runs"]),
+                str(job["failures"] or ""),
+                f"{ago(datetime.fromisoformat(last), now)} ago" if last else "",
+                f"{job['last_seconds']:.2g} s" if ran else "",
+                f"in {ago(now, datetime.fromisoformat(following))}" if following else "",
+                job["last_result"],
+            )
     return table
 
 

@@ -112,6 +112,7 @@ class Creation:
             return
         running.remote = remote
         running.last_used = self._clock.monotonic()
+        self._counts.created(session.provider, running.last_used - running.sent_at)
         assert running.hold is not None
         running.browser = SessionBrowser(
             self._sessions.connections.to(remote.connect_url, shared=remote.shared),
@@ -296,6 +297,7 @@ class Creation:
     def _creation_failed(self, running: Running, error: ProviderError) -> None:
         session = running.session
         self._counts.creations_failed += 1
+        self._counts.creation_results[session.provider, "failed"] += 1
         self._sessions.running.pop(session.id, None)
         log.warning("session %s (platform %r) was not created: %s", session.id, session.lane.platform, error)
         rules = self._rules_of(session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tabkeeper.alerts.dispatch import Dispatcher
 from tabkeeper.clock import Clock
@@ -44,6 +44,7 @@ class Jobs:
         dispatcher: Dispatcher,
         books: Books,
         checkup: Checkup,
+        ask_books: Callable[[], Awaitable[None]],
         board: Board,
     ) -> None:
         self._ledger = ledger
@@ -56,6 +57,7 @@ class Jobs:
         self._dispatcher = dispatcher
         self._books = books
         self._checkup = checkup
+        self._ask_books = ask_books
         self._board = board
         health, beat = config.health, config.pool.heartbeat.total_seconds()
         check, refresh = health.every.total_seconds(), health.refresh_every.total_seconds()
@@ -66,7 +68,7 @@ class Jobs:
                 Job(name="health", every=check, work=self.check, timeout=max(60.0, check)),
                 Job(name="cleanup", every=CLEANUP_EVERY, work=self.clean_up, timeout=30),
                 Job(name="refresh", every=refresh, work=self.refresh, timeout=max(60.0, refresh)),
-                Job(name="metrics", every=EVERY, work=self.look, timeout=30),
+                Job(name="metrics", every=EVERY, work=self.look, timeout=30, at_once=True),
                 Job(name="budgets", every=BUDGETS_EVERY, work=self.check_budgets, timeout=60),
                 Job(name="alerts", every=DELIVER_EVERY, work=self.deliver, timeout=900),
             ],
@@ -100,8 +102,9 @@ class Jobs:
         self._board.poke()
 
     async def look(self) -> None:
-        """Take a sample of the pool's figures and raise what it shows."""
+        """Take a sample of the pool's figures and raise what it shows; then ask how the books stand."""
         self._watch.look()
+        await self._ask_books()
 
     async def check_budgets(self) -> None:
         """Raise an alert for each budget that is not expected to last, once in its window."""

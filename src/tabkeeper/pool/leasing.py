@@ -399,6 +399,7 @@ class Leases:
         counts.reused += not holding.is_first
         counts.waited += now - request.arrived_at
         counts.waited_for(now - request.arrived_at)
+        counts.queue_wait.add(now - request.arrived_at)
         future.set_result(Lease(self, holding))
 
     def _cap_lease(self, ask: Ask, running: Running, age: float, now: Instant) -> bool:
@@ -611,6 +612,7 @@ class Leases:
             return
         running.holding = None
         session = holding.session
+        self.counts.lease_results[session.lane.platform, holding.over] += 1
         now = running.last_used = self._clock.monotonic()
         holding.end_age = now - running.sent_at
         wall = self._clock.now()

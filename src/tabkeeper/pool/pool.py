@@ -30,6 +30,7 @@ from tabkeeper.pool.creation import Creation
 from tabkeeper.pool.jobs import Jobs
 from tabkeeper.pool.lease import Lease, LeaseRequest
 from tabkeeper.pool.leasing import Ask, Leases
+from tabkeeper.pool.metrics import Metrics
 from tabkeeper.pool.model import (
     Action,
     Check,
@@ -53,6 +54,7 @@ from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
 from tabkeeper.reports.books import Books
+from tabkeeper.reports.standing import Standing
 from tabkeeper.vault import Vault
 
 log = logging.getLogger(__name__)
@@ -101,6 +103,9 @@ class SessionPool:
         self._keeps_jobs = isinstance(self._clock, SystemClock) if jobs is None else jobs
         self._providers: dict[str, Provider] = {}
         self._hooks: list[Hook] = []
+        self.metrics = Metrics(self.stats)
+        """The pool's figures as Prometheus text, and as plain data."""
+        self._standing = Standing()
         self._opened = False
         self._ready = False
         self._closing: asyncio.Task[None] | None = None
@@ -224,6 +229,7 @@ class SessionPool:
                 dispatcher=self._dispatcher,
                 books=self._books,
                 checkup=self._checkup,
+                ask_books=self._take_standing,
                 board=self._board,
             )
             if self._keeps_jobs:
@@ -500,7 +506,11 @@ class SessionPool:
             sessions=self._sessions,
             clock=self._clock,
             jobs=self._jobs.stats(),
+            books=self._standing,
         )
+
+    async def _take_standing(self) -> None:
+        self._standing = await self._books.standing()
 
     async def run_job(self, name: str) -> JobStats:
         """Run one of the jobs in `stats().jobs` now, unless it runs already; what it raises is in its result.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from datetime import datetime, timedelta
 
@@ -10,12 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from tabkeeper.clock import Clock
 from tabkeeper.config import Dollars
 from tabkeeper.ledger.rates import accrued
-from tabkeeper.money import ZERO
+from tabkeeper.money import ZERO, Money
 from tabkeeper.pool.health import MB
 from tabkeeper.pool.model import ENDING, State
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.view import View
 from tabkeeper.profiles.figures import ProfileStats
+from tabkeeper.reports.standing import Standing
 
 
 class Frozen(BaseModel):
@@ -82,6 +84,44 @@ class CleaningStats(Frozen):
         return 1 - self.retried / self.closes if self.closes else 1.0
 
 
+class Buckets(Frozen):
+    """A histogram of seconds."""
+
+    bounds: tuple[float, ...]
+    """Upper bounds of the buckets but the last, which has none."""
+    counts: tuple[int, ...]
+    """Values in each bucket; one more than bounds."""
+    total: float
+    """Sum of the values."""
+
+
+class PlaceStats(Frozen):
+    """Sessions of one platform at one provider in one state."""
+
+    platform: str
+    provider: str
+    state: str
+    sessions: int
+
+
+class CostStats(Frozen):
+    """What closed sessions of a platform at a provider have cost: in all, and those begun today."""
+
+    platform: str
+    provider: str
+    total: Dollars
+    today: Dollars
+
+
+class BudgetStats(Frozen):
+    """The open window of a budget."""
+
+    name: str
+    limit: Dollars
+    spent: Dollars
+    held: Dollars
+
+
 class SessionStats(Frozen):
     """One open session."""
 
@@ -140,6 +180,31 @@ class PoolStats(Frozen):
     cleaning: CleaningStats = CleaningStats()
     jobs: dict[str, JobStats] = {}
     open_sessions: tuple[SessionStats, ...] = ()
+    places: tuple[PlaceStats, ...] = ()
+    queue_wait: Buckets = Buckets(bounds=(), counts=(0,), total=0.0)
+    create_seconds: dict[str, Buckets] = {}
+    """By provider."""
+    lease_results: dict[str, dict[str, int]] = {}
+    """By platform and how the lease ended: ok, failed, reclaimed, lost."""
+    creation_results: dict[str, dict[str, int]] = {}
+    """By provider: ok, failed."""
+    costs: tuple[CostStats, ...] = ()
+    """As of the last minute, like `budgets` and `alerts`."""
+    budgets: tuple[BudgetStats, ...] = ()
+    alerts: dict[str, int] = {}
+    """Alerts raised by all processes of the ledger so far, by kind."""
+
+    @property
+    def error_rate(self) -> float:
+        """Share of leases that ended otherwise than well, 0..1."""
+        ended = [(how, n) for results in self.lease_results.values() for how, n in results.items()]
+        number = sum(n for _, n in ended)
+        return sum(n for how, n in ended if how != "ok") / number if number else 0.0
+
+    @property
+    def total_cost(self) -> Money:
+        """Cost of all closed sessions on the ledger."""
+        return sum((cost.total for cost in self.costs), ZERO)
 
     @property
     def utilisation(self) -> float:
@@ -152,21 +217,49 @@ class PoolStats(Frozen):
         return self.reused / self.leases if self.leases else 0.0
 
 
+WAITS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+CREATES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+
+
+class Histogram:
+    """Counts values by size."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def stats(self) -> Buckets:
+        """Return it as plain figures."""
+        return Buckets(bounds=self.bounds, counts=tuple(self.counts), total=self.total)
+
+
 class Counts:
     """Counters of one pool, raised where the event happens."""
 
     __slots__ = (
         "checks",
         "checks_failed",
+        "create_seconds",
+        "creation_results",
         "creations",
         "creations_failed",
         "dirty",
         "leaks",
+        "lease_results",
         "leases",
         "longest_wait",
         "lost",
         "peak_queued",
         "peak_sessions",
+        "queue_wait",
         "reclaimed",
         "recovered",
         "refreshes",
@@ -182,7 +275,16 @@ class Counts:
         self.dirty = self.leaks = self.reclaimed = self.lost = self.peak_queued = self.peak_sessions = 0
         self.checks = self.checks_failed = self.recovered = self.refreshes = self.refreshes_failed = 0
         self.troubles: Counter[str] = Counter()
+        self.queue_wait = Histogram(WAITS)
+        self.create_seconds: dict[str, Histogram] = {}
+        self.lease_results: Counter[tuple[str, str]] = Counter()
+        self.creation_results: Counter[tuple[str, str]] = Counter()
         self.waited = self.longest_wait = 0.0
+
+    def created(self, provider: str, seconds: float) -> None:
+        """Count a creation that worked."""
+        self.creation_results[provider, "ok"] += 1
+        self.create_seconds.setdefault(provider, Histogram(CREATES)).add(seconds)
 
     def waited_for(self, seconds: float) -> None:
         """Count how long a request waited that was served, or given up."""
@@ -196,6 +298,13 @@ class Counts:
     def saw_sessions(self, number: int) -> None:
         """Remember the most sessions there were at once."""
         self.peak_sessions = max(self.peak_sessions, number)
+
+
+def _by_name(counted: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (name, result), number in sorted(counted.items()):
+        found.setdefault(name, {})[result] = number
+    return found
 
 
 def _session_stats(running: Running, clock: Clock) -> SessionStats:
@@ -230,10 +339,12 @@ def take_stats(
     sessions: Sessions,
     clock: Clock,
     jobs: dict[str, JobStats],
+    books: Standing,
 ) -> PoolStats:
     """Count what the view holds now."""
     now = clock.monotonic()
     ages = [now - session.created_at for session in view.sessions.values()]
+    places = Counter((s.lane.platform, s.provider, str(s.state)) for s in view.sessions.values())
     scores = [running.health.score for running in sessions.running.values()] or [1.0]
     platforms = {name: dict.fromkeys(PlatformStats.model_fields, 0) for name in view.rules.platforms}
     for session in view.sessions.values():
@@ -285,5 +396,21 @@ def take_stats(
         ),
         cleaning=CleaningStats(closes=sessions.closes, retried=sessions.closes_failed),
         jobs=jobs,
+        places=tuple(
+            PlaceStats(platform=platform, provider=provider, state=state, sessions=number)
+            for (platform, provider, state), number in sorted(places.items())
+        ),
+        queue_wait=counts.queue_wait.stats(),
+        create_seconds={name: histogram.stats() for name, histogram in counts.create_seconds.items()},
+        lease_results=_by_name(counts.lease_results),
+        creation_results=_by_name(counts.creation_results),
+        costs=tuple(
+            CostStats(platform=c.platform, provider=c.provider, total=c.total, today=c.today)
+            for c in books.costs
+        ),
+        budgets=tuple(
+            BudgetStats(name=b.name, limit=b.limit, spent=b.spent, held=b.held) for b in books.budgets
+        ),
+        alerts=dict(books.alerts),
         open_sessions=tuple(_session_stats(running, clock) for running in sessions.running.values()),
     )

@@ -19,6 +19,7 @@ from tabkeeper.money import Money
 from tabkeeper.reports.daily import build_report, cost_between
 from tabkeeper.reports.outlook import Overstep, oversteps
 from tabkeeper.reports.report import CostReport, ReportPeriod
+from tabkeeper.reports.standing import Standing, standing
 
 T = TypeVar("T")
 
@@ -82,6 +83,16 @@ class Books:
         def query(engine: Engine) -> list[Overstep]:
             with engine.connect() as connection:
                 return oversteps(connection, now)
+
+        return await self._read(query)
+
+    async def standing(self) -> Standing:
+        """Return cost by platform and provider, budgets, and alerts, as they stand now."""
+        now = self._clock.now()
+
+        def query(engine: Engine) -> Standing:
+            with engine.connect() as connection:
+                return standing(connection, self._timezone, now)
 
         return await self._read(query)
 
