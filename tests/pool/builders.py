@@ -10,12 +10,16 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
 from tabkeeper.clock import VirtualClock
+from tabkeeper.ledger.cards import ALWAYS
+from tabkeeper.ledger.rates import Component, RateCard
 from tabkeeper.pool.board import Effect, MemoryBoard
+from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import (
     Action,
     Check,
@@ -33,6 +37,23 @@ from tabkeeper.pool.model import (
     State,
 )
 from tabkeeper.pool.view import View
+
+
+def a_card(*, fee: str = "0.02", per_hour: str = "3.60", step_s: float = 0, least_s: float = 0) -> RateCard:
+    """Return a price list; as it stands, ten idle seconds cost a cent."""
+    parts = [
+        Component(
+            kind="time",
+            unit="hour",
+            unit_price=Decimal(per_hour),
+            per_qty=3_600_000,
+            increment_qty=max(1, int(step_s * 1000)),
+            min_qty=int(least_s * 1000),
+        )
+    ]
+    if Decimal(fee):
+        parts.append(Component(kind="session", unit="session", unit_price=Decimal(fee)))
+    return RateCard(plan="a card", effective_from=ALWAYS, components=tuple(parts))
 
 
 def platform_rules(*providers: str, **changes: Any) -> PlatformRules:
@@ -59,6 +80,7 @@ def pool_rules(platforms: Mapping[str, PlatformRules] | None = None, **changes: 
         "aging": 10.0,
         "close_timeout": 10.0,
         "leak_after": 120.0,
+        "eviction": "lru",
         "platforms": platforms or {"shop": platform_rules()},
         "provider_limits": {},
     }
@@ -97,7 +119,10 @@ def a_request(
 def a_view(rules: Rules | None = None, kind: type[View] = View) -> View:
     """Return an empty view whose sessions are called s1, s2 …"""
     numbers = count(1)
-    return kind(rules or pool_rules(), lambda: f"s{next(numbers)}")
+    rules = rules or pool_rules()
+    meters = {"hosted": Meter(a_card())} if rules.eviction == "value" else {}
+    make_keeper = kind.__init__.__globals__["Keeper"]  # a mutant's view has a keeper of its own
+    return kind(rules, lambda: f"s{next(numbers)}", make_keeper(rules, meters))
 
 
 class Timer:

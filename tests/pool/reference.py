@@ -202,7 +202,20 @@ def how_to_help(view: View, request: Request, now: float, taken: Places) -> str 
                 and not poor(view, request, now)
             ):
                 return f"{session} to evict for {name}"
+            if frees(session, full, request.lane, name) and in_use_for(view, session, request, now):
+                return f"{session} to evict in use for {name}"
     return None
+
+
+def in_use_for(view: View, session: Session, request: Request, now: float) -> bool:
+    """Say whether a leased session may be taken from its holder for the request."""
+    if not view.rules.evict_in_use or session.state is not State.LEASED or poor(view, request, now):
+        return False
+    if request.lane.identity is not None and session.lane == request.lane:
+        return False
+    old_enough = now - session.leased_at >= view.rules.evict_in_use_after
+    assert session.covers is not None
+    return old_enough and session.covers.priority <= request.priority
 
 
 def check_not_overdue(view: View, now: float) -> None:
@@ -352,6 +365,8 @@ class _Facts:
     fresh_until: dict[str, float]
     stale_at: dict[str, float]
     idle_since: dict[str, float]
+    leased_at: dict[str, float]
+    priority: dict[str, int]
     uses: dict[str, int]
     waiting: dict[int, Request]
     holder: dict[str, str]
@@ -387,6 +402,8 @@ class Judge:
             fresh_until={s.id: s.fresh_until for s in sessions},
             stale_at={s.id: s.stale_at for s in sessions},
             idle_since={s.id: s.idle_since for s in sessions},
+            leased_at={s.id: s.leased_at for s in sessions},
+            priority={s.id: s.covers.priority for s in sessions if s.state is State.LEASED and s.covers},
             uses={s.id: s.uses for s in sessions},
             waiting=dict(view.requests),
             holder={s.id: s.covers.tenant for s in sessions if s.state is State.LEASED and s.covers},
@@ -524,6 +541,8 @@ class Judge:
             for request in facts.waiting.values():
                 full = request.tenant in limits and facts.leases[request.tenant] >= limits[request.tenant]
                 assert full or request.lane != session.lane, f"{session} is closed before {request} had it"
+        if session.reason == "evicted in use":
+            self._evicted_in_use(facts, session, now)
         if session.reason == "evicted":
             meant = session.covers
             assert meant is not None, f"{session} is evicted for nobody"
@@ -536,11 +555,41 @@ class Judge:
             fulls = {n: facts.places.full(lane, n) for n in usable_providers(self.view, lane, now)}
             assert all(fulls.values()), f"{session} is evicted beside room: {fulls}"
             if not self._rivals_turn(facts, session, meant):
-                self._longest_idle(facts, session, fulls, lane)
+                self._least_worth(facts, session, fulls, lane, now)
             assert any(full and frees(session, full, lane, n) for n, full in fulls.items()), (
                 f"{session} is evicted and makes no room for {meant}: {fulls}"
             )
         facts.state[session.id] = State.DRAINING
+
+    def _evicted_in_use(self, facts: _Facts, session: Session, now: float) -> None:
+        rules, meant = self.view.rules, session.covers
+        assert rules.evict_in_use, f"{session} is taken from its holder"
+        assert meant is not None, f"{session} is evicted for nobody"
+        assert meant.id in facts.waiting
+        assert facts.state[session.id] is State.LEASED
+        assert not poor(self.view, meant, now), f"{session} is evicted for a lane without money"
+        fulls = {n: facts.places.full(meant.lane, n) for n in usable_providers(self.view, meant.lane, now)}
+        assert all(fulls.values()), f"{session} is evicted beside room: {fulls}"
+
+        def would_do(other: Session) -> bool:
+            return any(frees(other, full, meant.lane, n) for n, full in fulls.items())
+
+        assert would_do(session), f"{session} is evicted and makes no room for {meant}: {fulls}"
+        for other in self.view.sessions.values():
+            if other is session or not would_do(other):
+                continue
+            state = facts.state.get(other.id)
+            assert state is not State.IDLE, f"{session} is taken from its holder beside idle {other}"
+            if state is State.LEASED and facts.priority.get(other.id, 1 << 30) <= meant.priority:
+                older = facts.leased_at[other.id] < facts.leased_at[session.id]
+                assert not older, f"{other} was leased before {session}"
+        assert facts.priority[session.id] <= meant.priority, (
+            f"{session} is taken from somebody more important"
+        )
+        assert now - facts.leased_at[session.id] >= rules.evict_in_use_after, (
+            f"{session} is evicted too young"
+        )
+        facts.leases[facts.holder[session.id]] -= 1
 
     def _rivals_turn(self, facts: _Facts, session: Session, meant: Request) -> bool:
         """Say whether the session was taken from waiters of its own lane; then `meant` must be a whole step ahead."""
@@ -557,7 +606,9 @@ class Judge:
         assert self.order(meant)[0] < self.order(best)[0], f"{session} is taken from {best} for {meant}"
         return True
 
-    def _longest_idle(self, facts: _Facts, session: Session, fulls: dict[str, set[str]], lane: Lane) -> None:
+    def _least_worth(
+        self, facts: _Facts, session: Session, fulls: dict[str, set[str]], lane: Lane, now: float
+    ) -> None:
         for name, full in fulls.items():
             if not frees(session, full, lane, name):
                 continue
@@ -566,8 +617,16 @@ class Judge:
                 for s in self.view.sessions.values()
                 if facts.state.get(s.id) is State.IDLE and frees(s, full, lane, name)
             ]
-            oldest = min(facts.idle_since[s.id] for s in idle)
-            assert facts.idle_since[session.id] == oldest, f"{session} is not the longest idle"
+            if self.view.rules.eviction == "lru":
+                oldest = min(facts.idle_since[s.id] for s in idle)
+                assert facts.idle_since[session.id] == oldest, f"{session} is not the longest idle"
+            else:
+                of_lane = [s for s in idle if s.lane == session.lane]
+                oldest = min(facts.idle_since[s.id] for s in of_lane)
+                assert facts.idle_since[session.id] == oldest, (
+                    f"{session} is not the longest idle of its lane"
+                )
+                self._worth_least_of_lanes(session, idle, now)
             ending = [
                 s
                 for s in self.view.vacating.values()
@@ -575,6 +634,17 @@ class Judge:
             ]
             assert not ending, f"{session} is evicted although {ending} end anyway"
             return
+
+    def _worth_least_of_lanes(self, session: Session, idle: list[Session], now: float) -> None:
+        """Each lane's longest idle session is worth at least as much; what was learnt since can only be left aside."""
+        last: dict[Lane, Session] = {}
+        for other in sorted(idle, key=lambda s: s.idle_since, reverse=True):
+            last[other.lane] = other
+        worth = {
+            s.id: self.view.keeper.value(s, now) for s in [*last.values(), session] if s.verdict is not None
+        }
+        least = min(worth.values())
+        assert worth[session.id] <= least + 1e-6 * abs(least), f"{session} is worth {worth}"
 
     def _no_envy(self, actions: list[Action], now: float) -> None:
         """No uncovered request could use what this plan gave to a worse one."""
@@ -590,7 +660,7 @@ class Judge:
             if isinstance(action, Create):
                 made = action.session
                 taken.take(made.lane, made.provider, -1)
-            elif isinstance(action, Close) and action.session.reason == "evicted":
+            elif isinstance(action, Close) and action.session.reason.startswith("evicted"):
                 made = action.session
             else:
                 continue
@@ -611,6 +681,8 @@ class Judge:
                     room = not full
                     if isinstance(action, Close):
                         room = frees(made, full, request.lane, name) and not poor(view, request, now)
+                        if made.reason == "evicted in use":
+                            room = room and request.priority >= lucky.priority
                     assert not room, f"{request} could have had what {lucky} got: {action}"
             if isinstance(action, Create):
                 taken.take(made.lane, made.provider)

@@ -94,6 +94,19 @@ WORLDS: dict[str, Rules] = {
         close_timeout=2.0,
         leak_after=5.0,
     ),
+    "places go by value": pool_rules(
+        {
+            "shop": platform_rules("hosted", **(SHORT | {"idle_timeout": 20.0, "keep": "value"})),
+            "mail": platform_rules("local", "hosted", **(SHORT | {"idle_timeout": 20.0})),
+            "maps": platform_rules("hosted", "local", **(SHORT | {"keep": "always"})),
+            "news": platform_rules("hosted", **(SHORT | {"keep": "never"})),
+        },
+        max_sessions=4,
+        provider_limits={"local": 2},
+        close_timeout=5.0,
+        eviction="value",
+        owning_tenants=frozenset({"zorg"}),
+    ),
     "one place": pool_rules(
         {"shop": platform_rules("hosted", **SHORT), "mail": platform_rules("hosted", **SHORT)},
         max_sessions=1,

@@ -42,7 +42,7 @@ async def world(
     """Open a pool of the one provider "local"; at the end nothing may be left at it and no invariant broken."""
     config = parse_config(
         {
-            "pool": {"max_sessions": 2, **pool_settings},
+            "pool": {"max_sessions": 2, "keep": "fixed", **pool_settings},
             "ledger": {"url": "sqlite://"},
             "platforms": platforms or {"web": {}},
             "providers": providers or {"local": {"kind": "local", **({"rates": rates} if rates else {})}},

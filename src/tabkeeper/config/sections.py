@@ -8,6 +8,9 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from tabkeeper.config.values import AnyDuration, Dollars, Duration, Name, Settings, Zone
+from tabkeeper.money import ZERO
+
+KeepChoice = Literal["value", "fixed", "always", "never"]
 
 ResourceKind = Literal["image", "font", "media", "stylesheet", "trackers"]
 
@@ -27,8 +30,20 @@ class PoolSettings(Settings):
     session_ttl: Duration = Field(
         timedelta(minutes=10), description="A session older than this takes no new lease."
     )
+    keep: KeepChoice = Field(
+        "value",
+        description="How long idle sessions are kept. value: as long as it is cheaper in expectation than a new "
+        "session (those that cost nothing: idle_timeout); fixed: idle_timeout; always: until too old or evicted; "
+        "never: not at all.",
+    )
     idle_timeout: Duration = Field(
-        timedelta(minutes=1), description="An idle session is closed after this time."
+        timedelta(minutes=1),
+        description="An idle session is closed after this time, where `keep` does not decide by value.",
+    )
+    cold_start_cost: Dollars = Field(
+        ZERO,
+        description="What a new session costs you beyond the provider's bill, such as a login or a user who waits; "
+        "more of it keeps sessions longer.",
     )
     lease_timeout: Duration = Field(
         timedelta(minutes=5), description="A lease not released by then is reclaimed and its session closed."
@@ -43,8 +58,10 @@ class PoolSettings(Settings):
     priorities: tuple[int, int] = Field(
         (-100, 100), description="Lowest and highest priority a request may ask for."
     )
-    eviction: Literal["lru"] = Field(
-        "lru", description="Which idle session makes room at a limit: the least recently used."
+    eviction: Literal["value", "lru"] = Field(
+        "value",
+        description="Which idle session makes room at a limit: the one least worth keeping, or the least recently "
+        "used.",
     )
     create_timeout: Duration = Field(
         timedelta(seconds=60), description="A provider must have a session ready by then."
@@ -147,7 +164,9 @@ class PlatformSettings(Settings):
     routing: Literal["ordered"] = Field("ordered", description="How a provider is chosen.")
     max_sessions: int | None = Field(None, ge=1, description="Sessions at once for this platform.")
     session_ttl: Duration | None = Field(None, description="As pool.session_ttl.")
+    keep: KeepChoice | None = Field(None, description="As pool.keep.")
     idle_timeout: Duration | None = Field(None, description="As pool.idle_timeout.")
+    cold_start_cost: Dollars | None = Field(None, description="As pool.cold_start_cost.")
     lease_timeout: Duration | None = Field(None, description="As pool.lease_timeout.")
     queue_timeout: Duration | None = Field(None, description="As pool.queue_timeout.")
     use_timeout: Duration = Field(timedelta(seconds=60), description="Longest time of one `use()` operation.")

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tabkeeper.clock import Instant
+
+KeepRule = Literal["value", "fixed", "always", "never"]
+"""How long idle sessions are kept; see `keep`."""
 
 NEVER: Instant = float("inf")
 
@@ -82,6 +85,29 @@ class Request:
         return f"<Request {self.id} {self.lane.platform} p{self.priority} {self.tenant}>"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why an idle session is kept until when. Times in seconds, costs in nano-dollars (expectations)."""
+
+    rule: str
+    decided_at: Instant
+    until: Instant
+    level: int
+    """How many leases ran beside it."""
+    age: float = 0.0
+    paid_for: float = 0.0
+    """So many more seconds were paid for already."""
+    gaps_seen: float = 0.0
+    chance: float = 0.0
+    """That it is used again by `until`."""
+    fresh: float = 0.0
+    """What a new session for the next lease costs."""
+    waiting: float = 0.0
+    """What it costs to wait until `until` in vain."""
+    expected: float = 0.0
+    """The next lease's cost with this decision; `fresh` if it is closed at once."""
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """One browser that somebody pays for, as the planner sees it."""
@@ -111,6 +137,9 @@ class Session:
     check_by: Instant = NEVER
     """While unhealthy: when its check must have ended; what was not found well by then is closed."""
     idle_since: Instant = 0.0
+    leased_at: Instant = 0.0
+    verdict: Verdict | None = None
+    """While idle: why it is kept until then; None until that is decided."""
     uses: int = 0
     """Leases so far; the number of the running lease while leased. The pair (id, uses) is a lease's token."""
     covers: Request | None = None
@@ -139,6 +168,9 @@ class PlatformRules:
     retry_max: float
     stale_after: float = NEVER
     """Idle for this long, a session is checked before it is leased."""
+    keep: KeepRule = "value"
+    cold_start: float = 0.0
+    """Nano-dollars that a new session costs beyond the provider's bill: a login, a user who waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +185,11 @@ class Rules:
     platforms: Mapping[str, PlatformRules]
     provider_limits: Mapping[str, int]
     """Absent: no limit."""
+    eviction: Literal["value", "lru"] = "value"
+    evict_in_use: bool = False
+    """Whether a leased session makes room when no idle one can."""
+    evict_in_use_after: float = 0.0
+    """A lease this young is left alone."""
     free_providers: frozenset[str] = frozenset()
     """Those whose sessions cost nothing: what `on_exceed = "fallback"` falls back to."""
     tenant_limits: Mapping[str, int] = field(default_factory=dict)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import merge
+from itertools import islice
 
 from tabkeeper.clock import Instant
 from tabkeeper.pool.model import (
     ENDING,
+    SERVING,
     Action,
     Check,
     Close,
@@ -29,6 +31,9 @@ from tabkeeper.pool.model import (
     State,
 )
 from tabkeeper.pool.view import LaneView, ProviderView, View
+
+MOST_WEIGHED = 64
+"""So many lanes' idle sessions are compared at an eviction; weighing one takes tens of microseconds."""
 
 
 def plan(view: View, now: Instant) -> list[Action]:
@@ -49,12 +54,13 @@ def plan(view: View, now: Instant) -> list[Action]:
     if not view.draining:
         _grant(view, now, actions)
     for session in unwanted:  # only now, so that a request of this very instant still finds it
-        if session.state is State.IDLE and session.keep_until <= now:
-            end_session(view, session, "idle", now, actions)
-        elif session.state is State.IDLE and session.stale_at <= now:
-            begin_check(view, session, now, actions)
-        else:
-            view.watch(session)
+        if session.state is State.IDLE:
+            view.decide_keep(session)
+            if session.keep_until <= now:
+                end_session(view, session, "idle", now, actions)
+            elif session.stale_at <= now:
+                begin_check(view, session, now, actions)
+        view.watch(session)
     refusals = [
         Refuse(request, view.lane(request.lane).waiting.position(request), why_waiting(view, request, now))
         for request in late
@@ -65,6 +71,11 @@ def plan(view: View, now: Instant) -> list[Action]:
     actions += refusals
     if not view.draining:
         _create(view, now, actions)
+        while (
+            view.rules.evict_in_use and view.to_grant
+        ):  # a lease that ended made room under a tenant's limit
+            _grant(view, now, actions)
+            _create(view, now, actions)
     for request in view.newcomers:
         if request.waiting:
             view.watch(request)
@@ -198,9 +209,9 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
         for session in list(view.spare.values()):
             view.uncover(session)
     aside: set[Lane] = set()
-    while (view.idle or view.vacating or len(view.sessions) < view.rules.max_sessions) and (
-        wanting := view.next_wanting(aside)
-    ) is not None:
+    while (
+        view.idle or view.vacating or view.rules.evict_in_use or len(view.sessions) < view.rules.max_sessions
+    ) and (wanting := view.next_wanting(aside)) is not None:
         key, request = wanting
         lane = view.lanes[key]
         if now < lane.poor_until and lane.live:  # those who queue are served by what is paid for already
@@ -212,22 +223,30 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
             session = _new_session(view, lane, chosen, request, now)
             actions.append(Create(session))
             continue
-        victim = _victim(view, lane, providers)
+        victim = _victim(view, lane, providers, request, now)
         if victim is None:
             if key.identity is not None and lane.places:
                 view.park(key)  # its one session is in use
-            elif view.by_platform[key.platform] >= lane.rules.max_sessions and len(providers) == len(
-                lane.rules.providers
+            elif (
+                not view.rules.evict_in_use
+                and view.by_platform[key.platform] >= lane.rules.max_sessions
+                and len(providers) == len(lane.rules.providers)
             ):  # so nothing on the platform can go, and time alone will not change that
                 view.park(key)
             else:
                 view.set_aside(key, aside)
             continue
-        if victim.state is State.IDLE:
+        if victim.state in SERVING:
             if now < lane.poor_until:
                 view.set_aside(key, aside)
                 continue
-            end_session(view, victim, "evicted", now, actions)
+            in_use = victim.state is State.LEASED
+            end_session(view, victim, "evicted in use" if in_use else "evicted", now, actions)
+            view.cover(request, victim)
+            if in_use:  # its holder's tenant may have more leases now, so ask everybody again
+                view.put_back(aside)
+                aside.clear()
+            continue
         view.cover(request, victim)
     view.put_back(aside)
 
@@ -269,24 +288,56 @@ def _obstacles(view: View, lane: LaneView, provider: ProviderView) -> list[str]:
     return full
 
 
-def _victim(view: View, lane: LaneView, providers: list[ProviderView]) -> Session | None:
-    """Find a session whose place would make room: one that ends anyway, else the longest idle one that fits."""
+def _victim(
+    view: View, lane: LaneView, providers: list[ProviderView], request: Request, now: Instant
+) -> Session | None:
+    """Find a session whose place would make room: one that ends anyway, else the idle one least worth keeping.
+
+    Where the pool may evict in use, the lease that began first goes when nothing is idle, unless it is young or more
+    important than the request.
+    """
     fulls = [(provider, _obstacles(view, lane, provider)) for provider in providers]
     for session in view.vacating.values():
         if any(_frees(session, full, lane, provider) for provider, full in fulls):
             return session
     for provider, full in fulls:
-        if "platform" in full:
-            lanes = view.lanes_of[lane.key.platform]
-            idle: Iterable[Session] = merge(*(v.idle.values() for v in lanes), key=lambda s: s.idle_since)
-        elif "provider" in full:
-            idle = provider.idle.values()
-        else:
-            idle = view.idle.values()
-        found = next((session for session in idle if _frees(session, full, lane, provider)), None)
+        found = _least_worth(view, lane, provider, full, now)
         if found is not None:
             return found
+    if view.rules.evict_in_use:
+        for session in view.leased.values():
+            if session.leased_at + view.rules.evict_in_use_after > now:
+                break
+            assert session.covers is not None
+            if lane.key.identity is not None and session.lane == lane.key:
+                continue  # callers of one identity share its session; they take turns
+            if session.covers.priority <= request.priority and any(
+                _frees(session, full, lane, provider) for provider, full in fulls
+            ):
+                return session
     return None
+
+
+def _least_worth(
+    view: View, lane: LaneView, provider: ProviderView, full: list[str], now: Instant
+) -> Session | None:
+    """Of the idle sessions whose end makes room here, the one to go: by value, or the longest idle.
+
+    A lane's sessions are used from the top of its stack, so only the longest idle of each lane is weighed.
+    """
+    if view.rules.eviction == "value":
+        lanes = view.lanes_of[lane.key.platform] if "platform" in full else view.idle_lanes.values()
+        lowest = (next((s for s in v.idle.values() if _frees(s, full, lane, provider)), None) for v in lanes)
+        weighed = islice((session for session in lowest if session is not None), MOST_WEIGHED)
+        return min(weighed, key=lambda s: (view.keeper.value(s, now), s.idle_since), default=None)
+    if "platform" in full:
+        lanes = view.lanes_of[lane.key.platform]
+        idle: Iterable[Session] = merge(*(v.idle.values() for v in lanes), key=lambda s: s.idle_since)
+    elif "provider" in full:
+        idle = provider.idle.values()
+    else:
+        idle = view.idle.values()
+    return next((session for session in idle if _frees(session, full, lane, provider)), None)
 
 
 def _new_session(

@@ -28,6 +28,7 @@ from tabkeeper.pool.board import MemoryBoard
 from tabkeeper.pool.checkup import Checkup
 from tabkeeper.pool.creation import Creation
 from tabkeeper.pool.jobs import Jobs
+from tabkeeper.pool.keep import Keeper
 from tabkeeper.pool.lease import Lease, LeaseRequest
 from tabkeeper.pool.leasing import Ask, Leases
 from tabkeeper.pool.metrics import Metrics
@@ -44,7 +45,7 @@ from tabkeeper.pool.model import (
     Request,
     State,
 )
-from tabkeeper.pool.rules import rules_from
+from tabkeeper.pool.rules import meters_from, rules_from
 from tabkeeper.pool.sessions import Sessions
 from tabkeeper.pool.stats import Counts, JobStats, PoolStats, take_stats
 from tabkeeper.pool.sweeper import Sweeper, label_prefix
@@ -150,7 +151,9 @@ class SessionPool:
                 self._given_providers
                 or {name: make_provider(name, settings) for name, settings in self.config.providers.items()}
             )
-            self._view = View(rules_from(self.config, self._ledger), self._new_id)
+            rules = rules_from(self.config, self._ledger)
+            keeper = Keeper(rules, meters_from(self.config, self._ledger))
+            self._view = View(rules, self._new_id, keeper)
             self._board = MemoryBoard(self._view, self._clock, self._carry_out)
             counts = Counts()
             self._sessions = Sessions(

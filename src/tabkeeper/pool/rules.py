@@ -6,6 +6,7 @@ from tabkeeper.config import PoolConfig
 from tabkeeper.errors import NoPriceError
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.rates import is_free
+from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import PlatformRules, Rules
 
 _MANY = 1_000_000_000
@@ -27,6 +28,10 @@ def rules_from(config: PoolConfig, ledger: Ledger) -> Rules:
             retry_max=platform.retry_max.total_seconds(),
             stale_after=(platform.session_ttl or pool.session_ttl).total_seconds()
             * config.health.stale_after,
+            keep=platform.keep or pool.keep,
+            cold_start=float(
+                (pool.cold_start_cost if platform.cold_start_cost is None else platform.cold_start_cost).nanos
+            ),
         )
         for name, platform in config.platforms.items()
     }
@@ -41,11 +46,23 @@ def rules_from(config: PoolConfig, ledger: Ledger) -> Rules:
         provider_limits={
             n: p.max_sessions for n, p in config.providers.items() if p.max_sessions is not None
         },
+        eviction=pool.eviction,
         free_providers=frozenset(n for n in config.providers if _is_free(ledger, n)),
         tenant_limits={n: t.max_sessions for n, t in config.tenants.items() if t.max_sessions is not None},
         tenant_weights={n: t.weight for n, t in config.tenants.items()},
         owning_tenants=frozenset(b.tenant for b in config.budgets if b.tenant is not None),
     )
+
+
+def meters_from(config: PoolConfig, ledger: Ledger) -> dict[str, Meter]:
+    """Return what the sessions of each provider cost by their age, by today's price lists."""
+    meters = {}
+    for name in config.providers:
+        try:
+            meters[name] = Meter(ledger.price_card(name))
+        except NoPriceError:
+            continue
+    return meters
 
 
 def _is_free(ledger: Ledger, provider: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 from tabkeeper.clock import Instant
-from tabkeeper.pool.keep import keep_until
+from tabkeeper.pool.keep import Keeper
 from tabkeeper.pool.model import (
     ENDING,
     FOLLOWS,
@@ -88,8 +88,9 @@ class ProviderView:
 class View:
     """The state of one pool. Change it only through its methods and through `plan`."""
 
-    def __init__(self, rules: Rules, new_id: Callable[[], str]) -> None:
+    def __init__(self, rules: Rules, new_id: Callable[[], str], keeper: Keeper | None = None) -> None:
         self.rules = rules
+        self.keeper = keeper or Keeper(rules, {})
         self.new_id = new_id
         """Makes the ids of sessions; they must never repeat, not even in other processes."""
         self.turns = Turns(rules.tenant_weights)
@@ -109,6 +110,10 @@ class View:
         """Creations under way that are meant for a tenant's requests."""
         self.idle: OrderedDict[str, Session] = OrderedDict()
         """All idle sessions, the longest idle first."""
+        self.idle_lanes: dict[Lane, LaneView] = {}
+        """Lanes that have idle sessions."""
+        self.leased: dict[str, Session] = {}
+        """All leased sessions, the longest leased first."""
         self.spare: dict[str, Session] = {}
         """Sessions being created that are meant for nobody: their requests left."""
         self.vacating: dict[str, Session] = {}
@@ -326,8 +331,10 @@ class View:
             del lane.idle[session.id]
             del self.idle[session.id]
             del self.providers[session.provider].idle[session.id]
+            if not lane.idle:
+                del self.idle_lanes[lane.key]
         elif old is State.LEASED:
-            self._lease_over(session)
+            self._lease_over(session, now)
         elif old is State.CREATING:
             lane.spare.pop(session.id, None)
             self.spare.pop(session.id, None)
@@ -339,14 +346,17 @@ class View:
         if old is State.CREATING and session.covers is not None:
             self.uncover(session)
         if state in {State.IDLE, State.UNHEALTHY} and old not in {State.IDLE, State.UNHEALTHY}:
-            # A check does not make it wanted for longer.
-            session.keep_until = keep_until(session, lane.rules, now)
+            # A plan that finds no use for it decides how long; a check does not make it wanted for longer.
+            session.keep_until, session.verdict = now, None
         if state is State.UNHEALTHY:
             session.check_by = now + self.rules.check_timeout
         if state is State.IDLE:
             session.idle_since = now
             session.stale_at = now + lane.rules.stale_after
+            if old is State.CREATING:
+                self.keeper.created(session, now)
             lane.idle[session.id] = session
+            self.idle_lanes[lane.key] = lane
             self.idle[session.id] = session
             self.providers[session.provider].idle[session.id] = session
             self.to_grant.add(session.lane)
@@ -360,10 +370,18 @@ class View:
         if state is State.CLOSED:
             self.forget_if_unused(lane)
 
-    def _lease_over(self, session: Session) -> None:
+    def decide_keep(self, session: Session) -> None:
+        """Decide until when an idle session is kept, unless that is decided."""
+        if session.verdict is None:
+            session.verdict = self.keeper.decide(session, session.idle_since)
+            session.keep_until = session.verdict.until
+
+    def _lease_over(self, session: Session, now: Instant) -> None:
         holder = session.covers
         assert holder is not None
         session.covers = None
+        del self.leased[session.id]
+        self.keeper.gaps.ended(session.lane, now, now - session.leased_at)
         session.lease_ends = session.leak_at = NEVER
         self.leased_by_tenant[holder.tenant] -= 1
         if holder.tenant in self.full_tenants:
@@ -379,6 +397,11 @@ class View:
         session.covers = request
         session.lease_ends = min(now + request.lease_seconds, session.dies_at)
         session.leak_at = now + self.rules.leak_after
+        session.leased_at = now
+        self.leased[session.id] = session
+        if self.rules.evict_in_use:
+            self.wake_at_least(now + self.rules.evict_in_use_after)
+        self.keeper.gaps.started(session.lane, request.arrived_at)
         self.turns.served(request.tenant)
         self.leased_by_tenant[request.tenant] += 1
         if self.tenant_full(request.tenant):
