@@ -239,7 +239,7 @@ async def test_drift_is_one_row_and_one_alert_however_often_it_is_seen(ledger_ur
         assert {kind: one.times for kind, one in seen.items()} == {"ended": 3, "refuses": 3}
         assert seen["ended"].last_at - seen["ended"].first_at == timedelta(seconds=120)
         assert query(ledger_url, "SELECT COUNT(*) FROM alert_event WHERE kind = 'drift'") == [(2,)]
-        clock.advance(3600)
+        clock.advance(86_400)
         await ledger.drift.note("refuses", "bb", "again")
         assert query(ledger_url, "SELECT COUNT(*) FROM alert_event WHERE kind = 'drift'") == [(3,)]
 

@@ -92,6 +92,7 @@ _KINDS: Mapping[str, tuple[Severity, str, Callable[[AlertEvent], str]]] = {
     "release": ("critical", "A session is not confirmed closed", _plain),
     "stray": ("warning", "A session without an owner was ended", _plain),
     "drift": ("warning", "A provider contradicts itself", _plain),
+    "reconciliation": ("warning", "A provider billed otherwise", _plain),
     "forecast": ("warning", "Forecast over budget", _plain),
     "creation_failures": ("critical", "Sessions cannot be created", _plain),
     "unhealthy": ("warning", "Many sessions are unhealthy", _plain),

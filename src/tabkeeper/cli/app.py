@@ -25,6 +25,7 @@ from tabkeeper.cli.metrics import metrics
 from tabkeeper.cli.profiles import profiles_app
 from tabkeeper.cli.providers import providers_app
 from tabkeeper.cli.proxies import proxies_app
+from tabkeeper.cli.reconcile import reconcile
 from tabkeeper.cli.sessions import cleanup, sessions_app
 from tabkeeper.cli.status import status
 from tabkeeper.cli.verify import verify
@@ -85,6 +86,7 @@ def _register() -> None:
     app.command()(cleanup)
     app.add_typer(providers_app, name="providers")
     app.command()(verify)
+    app.command()(reconcile)
     app.command()(emulate)
     app.add_typer(alerts_app, name="alerts")
     app.add_typer(db_app, name="db")

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from tabkeeper.config.values import AnyDuration, Dollars, Duration, Name, Settings, Zone
-from tabkeeper.money import ZERO
+from tabkeeper.money import ZERO, Money
 
 KeepChoice = Literal["value", "fixed", "always", "never"]
 
@@ -90,6 +90,13 @@ class PoolSettings(Settings):
         return self
 
 
+class ToleranceSettings(Settings):
+    """How far a provider's bill may differ from ours: by the larger of both."""
+
+    absolute: Dollars = Field(Money.parse("0.01"), description='Dollars, as text: "0.01".')
+    relative: float = Field(0.02, ge=0, le=1, description="Share of the larger sum.")
+
+
 class LedgerSettings(Settings):
     """Where costs are kept."""
 
@@ -100,6 +107,13 @@ class LedgerSettings(Settings):
     auto_upgrade: bool = Field(
         default=True,
         description="Create or upgrade the schema at start; off: `tabkeeper db upgrade` does it.",
+    )
+    reconcile_every: Duration = Field(
+        timedelta(minutes=15), description="How often providers are asked what they billed."
+    )
+    reconcile_tolerance: ToleranceSettings = Field(
+        ToleranceSettings(),
+        description="Differences past it raise an alert; all of them become adjustments.",
     )
 
 

@@ -10,9 +10,10 @@ Kinds:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, text
 
@@ -60,36 +61,24 @@ class DriftBook:
     ) -> None:
         """Put a disagreement on record, and raise an alert if it is new.
 
-        What concerns no session counts as new once in an hour.
+        What concerns no session counts as new once in a day (UTC).
 
-        Raises:
-            LedgerUnavailableError: the database is away.
+        If the database is away it is kept, and written later.
         """
         assert kind in get_args(DriftKind)
         now = self._clock.now()
-        about = session_id or provider_session_id or f"{now:%Y-%m-%dT%H}"
-        values = {
+        about = session_id or provider_session_id or f"{now:%Y-%m-%d}"
+        operation = {
+            "op": "drift",
             "key": f"drift|{kind}|{provider}|{about}",
-            "provider": provider,
             "kind": kind,
-            "session": session_id,
-            "theirs": provider_session_id,
+            "provider": provider,
+            "session_id": session_id,
+            "provider_session_id": provider_session_id,
             "at": micros(now),
             "detail": detail[:500],
         }
-
-        def work(tx: Transaction) -> None:
-            tx.run(_NOTE, **values)
-            tell(
-                tx,
-                key=str(values["key"]),
-                kind="drift",
-                at=micros(now),
-                session_id=session_id,
-                detail=detail[:500],
-            )
-
-        await self._writer.call(work)
+        await self._writer.do(operation, keep=True)
 
     async def seen(self, *, since: datetime, provider: str | None = None) -> list[Drift]:
         """Return what was seen since an instant, latest first.
@@ -98,6 +87,21 @@ class DriftBook:
             LedgerUnavailableError: the database is away.
         """
         return await self._read(lambda connection: seen(connection, micros(since), provider))
+
+
+def apply(tx: Transaction, operation: Mapping[str, Any]) -> None:
+    """Write a disagreement down, and its alert; see `LedgerOperations`."""
+    values = {key: value for key, value in operation.items() if key != "op"}
+    tx.run(_NOTE, **values)
+    tell(
+        tx,
+        key=values["key"],
+        # Alerts of strays have a kind of their own: what they are about is over.
+        kind="stray" if values["kind"] == "stray" else "drift",
+        at=values["at"],
+        session_id=values["session_id"],
+        detail=values["detail"],
+    )
 
 
 def seen(connection: Connection, since: int, provider: str | None = None) -> list[Drift]:
@@ -126,6 +130,7 @@ def seen(connection: Connection, since: int, provider: str | None = None) -> lis
 
 _NOTE = (
     "INSERT INTO drift (dedupe_key, provider, kind, session_id, provider_session_id, first_at, last_at, detail) "
-    "VALUES (:key, :provider, :kind, :session, :theirs, :at, :at, :detail) ON CONFLICT (dedupe_key) DO UPDATE "
-    "SET last_at = excluded.last_at, times = drift.times + 1, detail = excluded.detail"
+    "VALUES (:key, :provider, :kind, :session_id, :provider_session_id, :at, :at, :detail) "
+    "ON CONFLICT (dedupe_key) DO UPDATE SET last_at = excluded.last_at, times = drift.times + 1, "
+    "detail = excluded.detail"
 )

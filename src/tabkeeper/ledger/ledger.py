@@ -38,6 +38,7 @@ from tabkeeper.ledger.types import (
     Hold,
     HoldRequest,
     LeaseUsage,
+    OpenSession,
     Orphan,
     Quality,
     Recorded,
@@ -376,6 +377,11 @@ class Ledger:
         """Return what is on record of sessions with these ids, or, if not old, with these ids at their provider."""
         since = micros(self._clock.now() - _LONGEST)
         return await self._read(lambda c: registry.recorded(c, labels, provider_ids, since))
+
+    async def open_sessions(self, provider: str, *, before: datetime | None = None) -> list[OpenSession]:
+        """Return what runs at a provider by our books, whichever process owns it; with `before`, what ran by then."""
+        at = None if before is None else micros(before)
+        return await self._read(lambda c: registry.open_sessions(c, provider, at))
 
     async def alert(self, *, key: str, kind: str, detail: str, session_id: str | None = None) -> None:
         """Write down what somebody should hear of; the same `key` is written once."""

@@ -51,6 +51,8 @@ class Comparison:
     """UTC day in which the session counts."""
     ours: Money
     """What was booked before the comparison."""
+    settled: Money
+    """What we had booked by ourselves, before any adjustment."""
     theirs: Money
     adjusted: bool
     """An entry was written (or would be, if only looking)."""
@@ -209,12 +211,15 @@ def apply(tx: Transaction, books: Books, operation: Mapping[str, Any]) -> Compar
     comparison = None
     if done is not None:
         tx.run(_COMPARED, s=session_id, at=at, theirs=done.cost_n, said=json.dumps(said, sort_keys=True))
-        row = tx.row("SELECT held_at FROM hold WHERE session_id = :s", s=session_id)
+        row = tx.row(
+            "SELECT effective_at, amount_n FROM entry WHERE session_id = :s AND kind = 'settle'", s=session_id
+        )
         assert row is not None
         comparison = Comparison(
             session_id=session_id,
-            day=moment(row.held_at).date(),
+            day=moment(row.effective_at).date(),
             ours=Money(done.before_n),
+            settled=Money(row.amount_n),
             theirs=Money(done.cost_n),
             adjusted=done.entry_id is not None,
         )

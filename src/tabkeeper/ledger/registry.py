@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, bindparam, text
 
 from tabkeeper.ledger.transaction import Transaction
-from tabkeeper.ledger.types import Recorded
+from tabkeeper.ledger.types import OpenSession, Recorded
 
 _MARK = "SELECT value FROM ledger_meta WHERE key = 'installation'"
 _AT_ONCE = 500
@@ -32,6 +32,19 @@ def settle_in(tx: Transaction, mark: str) -> str:
 def installation(connection: Connection) -> str:
     """Return the ledger's mark; empty if no pool has opened it yet."""
     return str(connection.execute(text(_MARK)).scalar() or "")
+
+
+def open_sessions(connection: Connection, provider: str, before: int | None) -> list[OpenSession]:
+    """Find the sessions that run at a provider; with `before`, those that ran by then."""
+    rows = connection.execute(
+        text(
+            "SELECT id, provider_session_id FROM session WHERE ended_at IS NULL AND provider = :provider "
+            "AND provider_session_id IS NOT NULL AND active_at <= COALESCE(CAST(:before AS BIGINT), active_at) "
+            "ORDER BY created_at, id"
+        ),
+        {"provider": provider, "before": before},
+    )
+    return [OpenSession(session_id=row.id, provider_session_id=row.provider_session_id) for row in rows]
 
 
 def recorded(

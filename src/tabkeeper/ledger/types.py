@@ -135,6 +135,14 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSession:
+    """A session that the ledger takes to run at its provider, whichever process owns it."""
+
+    session_id: str
+    provider_session_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """What the ledger says of a session that a provider lists."""
 

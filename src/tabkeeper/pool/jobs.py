@@ -10,6 +10,7 @@ from tabkeeper.config import PoolConfig
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.checkup import Checkup
+from tabkeeper.pool.reconciling import Reconciler
 from tabkeeper.pool.stats import JobStats, PoolStats
 from tabkeeper.pool.sweeper import Sweeper
 from tabkeeper.pool.timetable import Job, Timetable
@@ -46,6 +47,7 @@ class Jobs:
         checkup: Checkup,
         ask_books: Callable[[], Awaitable[None]],
         board: Board,
+        reconciler: Reconciler,
     ) -> None:
         self._ledger = ledger
         self._sweeper = sweeper
@@ -59,8 +61,10 @@ class Jobs:
         self._checkup = checkup
         self._ask_books = ask_books
         self._board = board
+        self._reconciler = reconciler
         health, beat = config.health, config.pool.heartbeat.total_seconds()
         check, refresh = health.every.total_seconds(), health.refresh_every.total_seconds()
+        reconcile = config.ledger.reconcile_every.total_seconds()
         self._timetable = Timetable(
             [
                 Job(name="heartbeat", every=beat, work=self.heartbeat, timeout=30),
@@ -70,6 +74,7 @@ class Jobs:
                 Job(name="refresh", every=refresh, work=self.refresh, timeout=max(60.0, refresh)),
                 Job(name="metrics", every=EVERY, work=self.look, timeout=30, at_once=True),
                 Job(name="budgets", every=BUDGETS_EVERY, work=self.check_budgets, timeout=60),
+                Job(name="reconcile", every=reconcile, work=self.reconcile, timeout=900),
                 Job(name="alerts", every=DELIVER_EVERY, work=self.deliver, timeout=900),
             ],
             clock,
@@ -120,6 +125,11 @@ class Jobs:
                 amount=one.expected,
                 limit=one.limit,
             )
+
+    async def reconcile(self) -> str:
+        """Ask providers what they billed, and what runs there."""
+        found = await self._reconciler.scheduled()
+        return f"{sum(one.compared for one in found.providers)} compared, {found.adjusted} adjusted"
 
     async def deliver(self) -> None:
         """Deliver alerts."""

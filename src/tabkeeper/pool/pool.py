@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Awaitable, Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -22,6 +22,7 @@ from tabkeeper.alerts.webhook import Webhook
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import PoolConfig, load_config, parse_duration
 from tabkeeper.errors import PoolClosedError, PoolError, QueueTimeoutError, TabkeeperError
+from tabkeeper.ledger.comparing import Tolerance
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.money import Money
 from tabkeeper.pool.board import MemoryBoard
@@ -45,6 +46,7 @@ from tabkeeper.pool.model import (
     Request,
     State,
 )
+from tabkeeper.pool.reconciling import Reconciled, Reconciler
 from tabkeeper.pool.rules import meters_from, rules_from
 from tabkeeper.pool.sessions import Sessions
 from tabkeeper.pool.stats import Counts, JobStats, PoolStats, take_stats
@@ -220,6 +222,16 @@ class SessionPool:
             self._dispatcher = Dispatcher(
                 self._ledger.alerts, self.config.alerts, channels, since=since, rng=self._rng
             )
+            tolerance = self.config.ledger.reconcile_tolerance
+            self._reconciler = Reconciler(
+                providers=self._providers,
+                ledger=self._ledger,
+                clock=self._clock,
+                tolerance=Tolerance(absolute=tolerance.absolute, relative=tolerance.relative),
+                patience=self.config.pool.close_timeout.total_seconds(),
+                ending=self._sessions.is_ending,
+                lost=self._sessions.lost,
+            )
             self._jobs = Jobs(
                 ledger=self._ledger,
                 sweeper=self._sweeper,
@@ -234,6 +246,7 @@ class SessionPool:
                 checkup=self._checkup,
                 ask_books=self._take_standing,
                 board=self._board,
+                reconciler=self._reconciler,
             )
             if self._keeps_jobs:
                 self._jobs.start()
@@ -498,6 +511,25 @@ class SessionPool:
         while session_id in self._sessions.running and self._sessions.tasks:
             await asyncio.wait(list(self._sessions.tasks), return_when=asyncio.FIRST_COMPLETED)
         return True
+
+    async def reconcile(
+        self, *, provider: str | None = None, since: datetime | None = None, dry_run: bool = False
+    ) -> Reconciled:
+        """Ask providers now what they billed for sessions that are over, and book the difference.
+
+        The same happens every ``ledger.reconcile_every``, a little after sessions end.
+
+        Args:
+            provider: only this one.
+            since: sessions that ended then or later; two days ago if unset.
+            dry_run: only look; nothing is written.
+
+        Raises:
+            ConfigError: there is no such provider.
+            LedgerUnavailableError: the database is away.
+        """
+        self._check_opened()
+        return await self._reconciler.reconcile(provider=provider, since=since, dry_run=dry_run)
 
     def stats(self) -> PoolStats:
         """Count sessions, requests and leases of this moment."""

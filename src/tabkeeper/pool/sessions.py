@@ -108,6 +108,11 @@ class Sessions:
         if running is not None and running.session.state not in ENDING:
             self._board.lost(running.session, reason)
 
+    def is_ending(self, session_id: str) -> bool:
+        """Tell whether a session of this pool is on its way out."""
+        running = self.running.get(session_id)
+        return running is not None and running.session.state in ENDING
+
     def close(self, session: Session) -> None:
         """Carry out `Close`."""
         running = self.running.get(session.id)
@@ -165,12 +170,13 @@ class Sessions:
             async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
                 if not (await provider.get(remote.provider_session_id)).running:
                     return
-            await self._ledger.alert(
-                key=f"drift|{session.id}",
-                kind="drift",
-                session_id=session.id,
-                detail=f"provider {session.provider!r} says that session {session.id} runs, but its browser is gone "
+            await self._ledger.drift.note(
+                "dead",
+                session.provider,
+                f"provider {session.provider!r} says that session {session.id} runs, but its browser is gone "
                 f"({session.reason}); it is closed",
+                session_id=session.id,
+                provider_session_id=remote.provider_session_id,
             )
         except Exception as error:  # noqa: BLE001 - a remark about a session must not keep it from being closed
             log.debug("what %r says of session %s is not known: %r", session.provider, session.id, error)

@@ -99,10 +99,10 @@ class Sweeper:
                 provider = self._providers[name]
                 if provider.capabilities.host_bound or await provider.running():
                     return
-            await self._ledger.alert(
-                key=f"drift|{name}|{self._clock.now():%Y-%m-%d}",
-                kind="drift",
-                detail=f"provider {name!r} lists no session of ours, yet refuses new ones as too many; somebody else "
+            await self._ledger.drift.note(
+                "refuses",
+                name,
+                f"provider {name!r} lists no session of ours, yet refuses new ones as too many; somebody else "
                 "uses the account, or it still counts sessions that are over",
             )
         except (ProviderError, LedgerError, TimeoutError) as error:
@@ -227,11 +227,12 @@ class Sweeper:
             shown = one.label or one.provider_session_id
             detail = f"session {shown} ran at provider {name!r} though {why}; it is ended"
             log.warning("%s", detail)
-            await self._ledger.alert(
-                key=f"stray|{name}|{one.provider_session_id}",
-                kind="stray",
+            await self._ledger.drift.note(
+                "stray",
+                name,
+                detail,
                 session_id=None if row is None else row.session_id,
-                detail=detail,
+                provider_session_id=one.provider_session_id,
             )
         except (ProviderError, LedgerError, TimeoutError) as error:
             log.warning("session %s at %r has no owner: %r", one.provider_session_id, name, error)

@@ -205,6 +205,22 @@ class Account(ABC):
             self.end(session, Phase.FAILED, "lost")
             await self.catch_up()
 
+    def bills_more(self, session_id: str, *, seconds: float = 0.0, proxy_bytes: int = 0) -> None:
+        """Bill a session that is over for more than it used, or for less, as if it had lasted that much longer.
+
+        Raises:
+            ValueError: it still runs, or would be billed for less than nothing.
+        """
+        session = self.sessions[session_id]
+        if session.lasted is None or session.ended_at is None:
+            raise ValueError(f"session {session_id} still runs; end it first")
+        if session.lasted + seconds < 0 or session.proxy_bytes + proxy_bytes < 0:
+            raise ValueError(f"session {session_id} cannot be billed for less than nothing")
+        session.lasted += seconds
+        session.surplus += seconds
+        session.ended_at += timedelta(seconds=seconds)
+        session.proxy_bytes += proxy_bytes
+
     def bill(self) -> Bill:
         """Add up what the account would be billed."""
         self._advance()

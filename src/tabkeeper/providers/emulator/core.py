@@ -132,6 +132,7 @@ class Emulator(Account):
                 Route("/_emulator/faults", self._admin_faults, methods=["POST", "DELETE"]),
                 Route("/_emulator/sessions", self._admin_sessions, methods=["GET"]),
                 Route("/_emulator/sessions/{id}/lose", self._admin_lose, methods=["POST"]),
+                Route("/_emulator/sessions/{id}/bill", self._admin_bill, methods=["POST"]),
                 WebSocketRoute("/connect", self._connect),
             ]
         )
@@ -272,6 +273,15 @@ class Emulator(Account):
                 for one in self.sessions.values()
             ]
         )
+
+    async def _admin_bill(self, request: Request) -> Response:
+        try:
+            self.bills_more(request.path_params["id"], **await request.json())
+        except KeyError:
+            return Response(status_code=404)
+        except (ValueError, TypeError) as error:
+            return JSONResponse({"message": str(error)}, 400)
+        return Response(status_code=204)
 
     async def _admin_lose(self, request: Request) -> Response:
         with contextlib.suppress(KeyError):

@@ -115,13 +115,13 @@ class KernelEmulator(Emulator):
         lasted = self._lasted(session)
         if session.request.get("gpu"):
             return lasted
-        end, seen, active = session.began + lasted, session.began, 0.0
+        end, seen, active = session.began + lasted - session.surplus, session.began, 0.0
         for start, stop in [[session.began, session.began], *sorted(session.spells)]:
             begin, until = max(start, seen), min(stop + STANDBY_SECONDS, end)
             if until > begin:
                 active += until - begin
                 seen = until
-        return active
+        return active + session.surplus
 
     def opened_by(self, websocket: WebSocket) -> EmulatedSession | None:
         """See `Emulator.opened_by`."""
@@ -282,7 +282,8 @@ class KernelEmulator(Emulator):
             if asked.get(key):
                 shown[key] = asked[key]
         if session.ended_at is not None:
-            ready = self._clock.now() >= session.ended_at + timedelta(seconds=self.settle_seconds)
+            settled = session.ended_at + timedelta(seconds=self.settle_seconds - session.surplus)
+            ready = self._clock.now() >= settled
             shown["deleted_at"] = _text(session.ended_at)
             shown["usage_status"] = "ready" if ready else "pending"
             if ready:

@@ -51,6 +51,8 @@ class EmulatedSession:
     ended_at: datetime | None = None
     lasted: float | None = None
     """Seconds from begin to end."""
+    surplus: float = 0.0
+    """Seconds in `lasted` that are billed though they never were."""
     why: str = ""
     connections: int = 0
     connected: bool = False
