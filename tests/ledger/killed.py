@@ -1,4 +1,5 @@
-"""A worker to be killed: opens the ledger, cleans up after the dead, then leases and pays as fast as it can.
+"""A worker to be killed: opens the ledger, cleans up after the dead, then leases, pays and compares with what
+the provider says as fast as it can.
 
 Started once, it forks a fresh worker for each line on its input, so that two hundred kills do not cost two
 hundred imports. What the ledger acknowledged is noted in a file before anything else is done.
@@ -10,8 +11,10 @@ import os
 import random
 import signal
 import sys
+from datetime import UTC, datetime, timedelta
 
 from tabkeeper.errors import BudgetExceededError
+from tabkeeper.ledger.comparing import Figures
 from tabkeeper.ledger.ledger import Ledger
 
 from .builders import ask, config, lease, used
@@ -20,6 +23,17 @@ BUDGETS = [
     {"name": "daily", "limit": "1000.00", "thresholds": [0.001, 0.01]},
     {"name": "tight", "limit": "0.60", "platform": "maps"},
 ]
+
+
+def billed(session_id):
+    """What the provider says of a session, whoever asks: less than was booked for `maps`, whose budget is tight."""
+    return Figures(seconds_us=60_000_000 if session_id.split("-")[1] == "0" else 180_000_000)
+
+
+async def due(ledger, **more):
+    """Sessions to compare."""
+    since = datetime.now(UTC) - timedelta(hours=1)
+    return await ledger.reconciliation.due("bb", since=since, settled_for=timedelta(0), **more)
 
 
 async def work(url, notes):
@@ -50,7 +64,14 @@ async def work(url, notes):
                 await ledger.settle(session_id, used(random.randint(1, 90)), reason="idle")
                 note(f"settled {session_id}")
 
-    await asyncio.gather(*(lease_and_pay(me) for me in range(6)))
+    async def reconcile():
+        while True:
+            for one in await due(ledger, most=10):
+                await ledger.reconciliation.compare(one.session_id, billed(one.session_id))
+                note(f"compared {one.session_id}")
+            await asyncio.sleep(0.001)
+
+    await asyncio.gather(*(lease_and_pay(me) for me in range(6)), reconcile())
 
 
 def main():

@@ -13,7 +13,7 @@ import pytest
 from tabkeeper.ledger.ledger import Ledger
 
 from .builders import config, query
-from .killed import BUDGETS
+from .killed import BUDGETS, billed, due
 
 KILLS = 100 if os.environ.get("TABKEEPER_PROOF") == "1" else 6  # on each of the two databases
 ROOT = Path(__file__).parents[2]
@@ -91,6 +91,15 @@ async def test_kill_9_at_any_moment_loses_no_hold_and_breaks_no_rule(
         await ledger.settle_orphan(orphan.session_id, reason="owner was killed")
     assert await ledger.verify() == []
     assert await ledger.orphans() == []
+    for one in await due(ledger, most=100_000):
+        await ledger.reconciliation.compare(one.session_id, billed(one.session_id))
+    again = [
+        await ledger.reconciliation.compare(one.session_id, billed(one.session_id))
+        for one in await due(ledger, most=200, again=True)
+    ]
+    assert again, "nothing was compared"
+    assert not any(one.adjusted for one in again), "what was adjusted is adjusted once"
+    assert await ledger.verify() == []
     await ledger.aclose()
 
     known = dict(query(ledger_url, "SELECT h.session_id, h.state FROM hold h"))
@@ -102,5 +111,11 @@ async def test_kill_9_at_any_moment_loses_no_hold_and_breaks_no_rule(
     assert "open" not in known.values()
     estimated = {row[0] for row in query(ledger_url, "SELECT id FROM session WHERE quality = 'estimate'")}
     assert not estimated & (settled | voided)
+    compared = {
+        row[0] for row in query(ledger_url, "SELECT session_id FROM recon_item WHERE state = 'compared'")
+    }
+    assert workers.notes("compared") - compared == set(), "a comparison was acknowledged and is gone"
+    twice = "SELECT session_id FROM entry WHERE kind = 'adjust' GROUP BY session_id HAVING COUNT(*) > 1"
+    assert query(ledger_url, twice) == []
     over = "SELECT COUNT(*) FROM budget_window WHERE held_n <> 0 OR spent_n > limit_n"
     assert query(ledger_url, over) == [(0,)]

@@ -108,6 +108,18 @@ async def test_an_adjustment_that_passes_a_limit_is_forced_and_told_and_the_next
         assert query(ledger_url, told) == [("daily", 3 * CENT, "s")]
 
 
+async def test_a_limit_passed_is_told_also_where_an_earlier_overrun_would_cover_it(ledger_url):
+    async with opened(ledger_url, budgets=[DAILY]) as ledger:
+        await settled(ledger, "dear", seconds=720)
+        await settled(ledger, "s", seconds=480, max_seconds=480)
+        assert query(ledger_url, "SELECT spent_n, forced_n FROM budget_window") == [(20 * CENT, 2 * CENT)]
+        await ledger.reconciliation.compare("s", says(9))
+        await ledger.reconciliation.compare("s", says(11))
+        assert query(ledger_url, "SELECT spent_n, forced_n FROM budget_window") == [(23 * CENT, 3 * CENT)]
+        told = "SELECT amount_n FROM alert_event WHERE kind = 'overrun' AND session_id = 's' ORDER BY id"
+        assert query(ledger_url, told) == [(CENT,), (2 * CENT,)]
+
+
 async def test_a_provider_may_change_its_mind_and_come_back(ledger_url):
     async with opened(ledger_url, budgets=[DAILY]) as ledger:
         await settled(ledger)

@@ -36,9 +36,7 @@ from tabkeeper.ledger.shares import divide
 from tabkeeper.ledger.transaction import Row, Transaction
 from tabkeeper.money import Money
 
-_OVER_LIMIT = (
-    "SELECT held_n + spent_n + :delta - limit_n - forced_n AS missing FROM budget_window WHERE id = :w"
-)
+_OVER_LIMIT = "SELECT held_n + spent_n + :delta - limit_n AS over, forced_n FROM budget_window WHERE id = :w"
 _OVER_LIMIT_POSTGRES = _OVER_LIMIT + " FOR UPDATE"
 _RANK = {"estimate": 0, "measured": 1, "provider": 2}
 """Whose word counts more."""
@@ -191,7 +189,7 @@ def _write_entry(
         corrects_id=known.settled,
     )
     for window_id in held_windows(tx, hold.session_id):
-        forced = _uncovered(tx, window_id, delta)
+        over, forced = _over_limit(tx, window_id, delta)
         post(tx, window_id, d_held=0, d_spent=delta, d_forced=forced, at=at)
         tx.run(
             "INSERT INTO posting (entry_id, window_id, d_spent_n, d_forced_n) VALUES (:e, :w, :spent, :forced)",
@@ -200,25 +198,29 @@ def _write_entry(
             spent=delta,
             forced=forced,
         )
-        if forced:
-            _tell_overrun(tx, hold, window_id, number=number, forced=forced, at=at)
+        if over:
+            _tell_overrun(tx, hold, window_id, number=number, over=over, at=at)
     return entry_id
 
 
-def _uncovered(tx: Transaction, window_id: int, delta: int) -> int:
-    """Return by how much a window would pass its limit without being forced; nobody asked it for this money."""
+def _over_limit(tx: Transaction, window_id: int, delta: int) -> tuple[int, int]:
+    """Return by how much an adjustment passes a window's limit, and how much of that has to be forced.
+
+    They differ where more was forced before than the limit was passed by: nobody admitted this money all the same.
+    """
     if delta <= 0:
-        return 0
+        return 0, 0
     row = tx.row(
         _OVER_LIMIT_POSTGRES if tx.is_postgres else _OVER_LIMIT,
         delta=delta,
         w=window_id,
     )
     assert row is not None
-    return max(0, int(row.missing))
+    over = int(row.over)
+    return max(0, min(over, delta)), max(0, over - int(row.forced_n))
 
 
-def _tell_overrun(tx: Transaction, hold: Row, window_id: int, *, number: int, forced: int, at: int) -> None:
+def _tell_overrun(tx: Transaction, hold: Row, window_id: int, *, number: int, over: int, at: int) -> None:
     window = tx.row(
         "SELECT b.name, w.limit_n FROM budget_window w JOIN budget b ON b.id = w.budget_id WHERE w.id = :w",
         w=window_id,
@@ -231,10 +233,10 @@ def _tell_overrun(tx: Transaction, hold: Row, window_id: int, *, number: int, fo
         at=at,
         budget=window.name,
         window_id=window_id,
-        amount_n=forced,
+        amount_n=over,
         limit_n=window.limit_n,
         session_id=hold.session_id,
-        detail=f"its provider billed more than was booked, which passes the limit by {Money(forced)}",
+        detail=f"its provider billed more than was booked, which passes the limit by {Money(over)}",
     )
 
 
