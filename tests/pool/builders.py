@@ -101,12 +101,13 @@ def a_request(
     lease_seconds: float = 300.0,
     number: int | None = None,
     identity: str | None = None,
+    proxy: str | None = None,
     wants: str = "",
 ) -> Request:
     """Return a request that waits from `at`."""
     return Request(
         id=next(_arrivals) if number is None else number,
-        lane=Lane(platform, tenant if owned or identity else None, identity),
+        lane=Lane(platform, tenant if owned or identity else None, identity, None if identity else proxy),
         tenant=tenant,
         priority=priority,
         arrived_at=at,
@@ -260,6 +261,7 @@ class Table:
         lease_seconds: float = 300.0,
         settle: bool = True,
         identity: str | None = None,
+        proxy: str | None = None,
         wants: str = "",
     ) -> Request:
         """Ask for a session; `settle=False` leaves the step to a later event."""
@@ -273,6 +275,7 @@ class Table:
             lease_seconds=lease_seconds,
             number=next(self._ids),
             identity=identity,
+            proxy=proxy,
             wants=wants,
         )
         self.board.request(request)

@@ -119,6 +119,7 @@ WORLDS: dict[str, Rules] = {
 }
 
 TENANTS = ("default", "acme", "beta", "zorg")
+PROXIES = (*[None] * 8, "p1", *[None] * 8, "p2")
 IDENTITIES = (*[None] * 5, "ada", *[None] * 4, "bob")
 TIMEOUTS = (0, 1, 2, 3, 5, 8, 13, 30)
 
@@ -180,6 +181,7 @@ class Walk:
             lease_seconds=lease_seconds,
             settle=False,
             identity=pick(IDENTITIES, number),
+            proxy=pick(PROXIES, number),
             wants=pick(list(view.sessions), number // 5) if view.sessions and number % 5 == 0 else "",
         )
         self.requests.append(request)

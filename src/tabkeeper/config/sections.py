@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from tabkeeper.config.proxy import StrategyName
 from tabkeeper.config.values import AnyDuration, Dollars, Duration, Name, Settings, Zone
 from tabkeeper.money import ZERO, Money
 
@@ -198,6 +199,13 @@ class PlatformSettings(Settings):
         description="How leases of one identity use its one session: one after the other, or together.",
     )
     max_session_cost: Dollars | None = Field(None, description="A session is closed before it costs more.")
+    proxies: tuple[str, ...] = Field(
+        (), description='Ids of the proxies that its sessions go through, or ["*"] for all; none if empty.'
+    )
+    proxy_strategy: StrategyName | None = Field(
+        None,
+        description='How a new session\'s proxy is chosen; as proxy_pool.strategy if unset. "sticky": by key.',
+    )
 
 
 class TenantSettings(Settings):

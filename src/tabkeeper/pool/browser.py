@@ -27,6 +27,7 @@ from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.traces import Belongings, belongings, context_id, remaining
 from tabkeeper.pool.trackers import is_tracker
 from tabkeeper.profiles.state import BrowserState
+from tabkeeper.providers.base import ProxySpec
 
 log = logging.getLogger(__name__)
 
@@ -246,6 +247,11 @@ class Connections:
         await self.driver.aclose()
 
 
+def _playwright_proxy(proxy: ProxySpec) -> dict[str, str]:
+    told = {"server": proxy.server}
+    return told | {"username": proxy.username, "password": proxy.password} if proxy.username else told
+
+
 class SessionBrowser:
     """What one session's leases open: contexts and pages, and the bytes these load.
 
@@ -254,10 +260,17 @@ class SessionBrowser:
         shared: other sessions use the same browser.
         on_lost: called once if the connection drops while we want it.
         meter: counts what is received.
+        proxy: what every context of a lease goes through.
     """
 
     def __init__(
-        self, connection: Connection, *, shared: bool, on_lost: Callable[[str], None], meter: Meter
+        self,
+        connection: Connection,
+        *,
+        shared: bool,
+        on_lost: Callable[[str], None],
+        meter: Meter,
+        proxy: ProxySpec | None = None,
     ) -> None:
         self._connection = connection
         self._on_lost = on_lost
@@ -266,6 +279,7 @@ class SessionBrowser:
         self._home: BrowserContext | None = None
         self._home_id: str | None = None
         self._home_lock = asyncio.Lock()
+        self._proxy = proxy
         self.shared = shared
         self.used = False
         """Whether anybody has connected, so that there may be something to clean."""
@@ -329,6 +343,10 @@ class SessionBrowser:
             self._home = None
 
     async def _open_context(self, options: dict[str, Any]) -> BrowserContext:
+        if self._proxy is not None:
+            if "proxy" in options:
+                raise ValueError("the session goes through its own proxy for its life; leave out proxy=")
+            options = options | {"proxy": _playwright_proxy(self._proxy)}
         opening = asyncio.ensure_future((await self.browser()).new_context(**options))
         # The browser opens it also if the caller is cancelled, and somebody must close it then.
         self._opening.add(opening)

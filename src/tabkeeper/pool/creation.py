@@ -19,6 +19,7 @@ from tabkeeper.errors import (
     LedgerError,
     LedgerUnavailableError,
     NoPriceError,
+    NoProxyError,
     OutcomeUnknownError,
     ProviderAuthError,
     ProviderCapacityError,
@@ -38,10 +39,11 @@ from tabkeeper.pool.caps import most_bytes
 from tabkeeper.pool.debts import Debt
 from tabkeeper.pool.model import PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
+from tabkeeper.pool.proxied import Proxied, spec_of
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.stats import Counts
 from tabkeeper.pool.sweeper import FIRST_PAUSE, Sweeper
-from tabkeeper.providers.base import Provider, RemoteSession, SessionSpec
+from tabkeeper.providers.base import Provider, ProxySpec, RemoteSession, SessionSpec
 from tabkeeper.vault import Vault
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class Creation:
         vault: Vault,
         sweeper: Sweeper,
         counts: Counts,
+        proxied: Proxied,
         refuse: Callable[[Request, TabkeeperError], None],
     ) -> None:
         self._config = config
@@ -84,6 +87,7 @@ class Creation:
         self._vault = vault
         self._sweeper = sweeper
         self._counts = counts
+        self._proxied = proxied
         self._refuse = refuse
 
     def create(self, session: Session) -> None:
@@ -94,6 +98,8 @@ class Creation:
 
     async def _create(self, running: Running) -> None:
         session = running.session
+        if not self._give_proxy(running):
+            return
         try:
             hold = await self._hold(running)
             if hold is None:
@@ -117,6 +123,7 @@ class Creation:
         running.browser = SessionBrowser(
             self._sessions.connections.to(remote.connect_url, shared=remote.shared),
             shared=remote.shared,
+            proxy=self._context_proxy(running),
             on_lost=lambda why: self._sessions.lost(session.id, why),
             meter=Meter(
                 most_bytes(running.hold.card),
@@ -144,6 +151,24 @@ class Creation:
                 self._welcome(session)
             else:
                 self._sessions.spawn(self._sessions.end(running), f"close {session.id}")
+
+    def _give_proxy(self, running: Running) -> bool:
+        """Choose the session's proxy before anything is paid for; False if there is none, after telling the board."""
+        session = running.session
+        in_use = [other.proxy for other in self._sessions.running.values()]
+        try:
+            running.proxy = self._proxied.pick(session.lane, in_use)
+        except NoProxyError as error:
+            del self._sessions.running[session.id]
+            request = self._board.failed(session, blame="no proxy", provider_wait=0.0, counts=False)
+            if request is not None:
+                self._refuse(request, error)
+            return False
+        return True
+
+    def _context_proxy(self, running: Running) -> ProxySpec | None:
+        by_context = self._providers[running.session.provider].capabilities.proxy_by_context
+        return spec_of(running.proxy) if by_context else None
 
     def _welcome(self, session: Session) -> None:
         if self._clock.monotonic() < session.dies_at:
@@ -262,7 +287,10 @@ class Creation:
         session = running.session
         running.sent_at = self._clock.monotonic()
         spec = SessionSpec(
-            session_id=session.id, platform=session.lane.platform, max_seconds=hold.max_seconds
+            session_id=session.id,
+            platform=session.lane.platform,
+            max_seconds=hold.max_seconds,
+            proxy=spec_of(running.proxy),
         )
         # It must be there well before the money held for it runs out.
         longest = session.dies_at - self._clock.monotonic()

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from tabkeeper.alerts.dispatch import Dispatcher
 from tabkeeper.clock import Clock
-from tabkeeper.config import PoolConfig
+from tabkeeper.config import PoolConfig, ProxyPoolSettings
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.checkup import Checkup
+from tabkeeper.pool.proxied import Proxied
 from tabkeeper.pool.reconciling import Reconciler
 from tabkeeper.pool.stats import JobStats, PoolStats
 from tabkeeper.pool.sweeper import Sweeper
@@ -24,6 +25,8 @@ CLEANUP_EVERY = 60
 """Seconds between two looks for sessions past their time; the plan's own timer closes them when they are due."""
 BUDGETS_EVERY = 300
 """Seconds between two forecasts of budgets; that a threshold is reached is seen by the posting that does it."""
+PROXIES_EVERY = 10
+"""Seconds between two looks for proxies and bindings that others changed, and for bindings whose time is up."""
 DELIVER_EVERY = 5
 """Seconds between two looks for alerts to deliver."""
 
@@ -48,6 +51,7 @@ class Jobs:
         ask_books: Callable[[], Awaitable[None]],
         board: Board,
         reconciler: Reconciler,
+        proxied: Proxied,
     ) -> None:
         self._ledger = ledger
         self._sweeper = sweeper
@@ -65,6 +69,7 @@ class Jobs:
         health, beat = config.health, config.pool.heartbeat.total_seconds()
         check, refresh = health.every.total_seconds(), health.refresh_every.total_seconds()
         reconcile = config.ledger.reconcile_every.total_seconds()
+        self._proxied = proxied
         self._timetable = Timetable(
             [
                 Job(name="heartbeat", every=beat, work=self.heartbeat, timeout=30),
@@ -75,11 +80,21 @@ class Jobs:
                 Job(name="metrics", every=EVERY, work=self.look, timeout=30, at_once=True),
                 Job(name="budgets", every=BUDGETS_EVERY, work=self.check_budgets, timeout=60),
                 Job(name="reconcile", every=reconcile, work=self.reconcile, timeout=900),
+                *self._of_proxies(config.proxy_pool),
                 Job(name="alerts", every=DELIVER_EVERY, work=self.deliver, timeout=900),
             ],
             clock,
         )
         self.start, self.stop, self.run = self._timetable.start, self._timetable.stop, self._timetable.run
+
+    def _of_proxies(self, settings: ProxyPoolSettings) -> list[Job]:
+        if not self._proxied.on:
+            return []
+        jobs = [Job(name="proxies", every=PROXIES_EVERY, work=self._proxied.sync, timeout=30)]
+        if settings.probe_url is not None:
+            every = settings.probe_every.total_seconds()
+            jobs.append(Job(name="probes", every=every, work=self.probe, timeout=max(60.0, every)))
+        return jobs
 
     def stats(self) -> dict[str, JobStats]:
         """Return how each job went."""
@@ -130,6 +145,10 @@ class Jobs:
         """Ask providers what they billed, and what runs there."""
         found = await self._reconciler.scheduled()
         return f"{sum(one.compared for one in found.providers)} compared, {found.adjusted} adjusted"
+
+    async def probe(self) -> None:
+        """Try every proxy."""
+        await self._proxied.probe()
 
     async def deliver(self) -> None:
         """Deliver alerts."""

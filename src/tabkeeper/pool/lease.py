@@ -23,6 +23,7 @@ from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.model import Session
 from tabkeeper.profiles.state import BrowserState, ProfileKey
 from tabkeeper.profiles.store import Visit
+from tabkeeper.proxies.model import Proxy
 
 T = TypeVar("T")
 
@@ -56,6 +57,8 @@ class Holding:
     end_age: float | None = None
     """The session's age when the lease ended, in seconds."""
     context: BrowserContext | None = None
+    proxy: Proxy | None = None
+    """What the session goes through."""
     profile: ProfileKey | None = None
     """Which saved state the lease begins with, and saves if it succeeds."""
     visit: Visit | None = None
@@ -200,9 +203,9 @@ class Lease:
         return self._host.cost_of(self._holding)
 
     @property
-    def proxy(self) -> str | None:
-        """The proxy the session goes through (none so far)."""
-        return None
+    def proxy(self) -> Proxy | None:
+        """The proxy that the session goes through, the same for its whole life; None if there is none."""
+        return self._holding.proxy
 
     def _check(self) -> None:
         if self._holding.over:

@@ -9,7 +9,7 @@ import asyncio
 import difflib
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,12 +37,14 @@ from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.lease import Holding, Lease
 from tabkeeper.pool.model import SERVING, Lane, Request, Session, State
 from tabkeeper.pool.profiled import Profiled
+from tabkeeper.pool.proxied import MovedError, Proxied
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.stats import Counts
 from tabkeeper.profiles.state import ProfileKey
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers.base import Provider
 from tabkeeper.providers.live_view import live_view
+from tabkeeper.proxies.model import Proxy
 from tabkeeper.vault import keyed_hash
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,8 @@ class Ask:
     identity: str | None = field(default=None, repr=False)
     """As the caller said it: only its keyed hash goes any further."""
     session_id: str | None = None
+    sticky: str | None = None
+    failed_proxies: Collection[str] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +99,7 @@ class Leases:
         board: Board,
         sessions: Sessions,
         profiles: ProfileStore,
+        proxied: Proxied,
         counts: Counts,
     ) -> None:
         self._config = config
@@ -105,6 +110,7 @@ class Leases:
         self._view = board.view
         self._sessions = sessions
         self._profiles = profiles
+        self._proxied = proxied
         self._profiled = Profiled(profiles, clock, config.pool.clean_timeout.total_seconds())
         key = config.security.identity_key
         self._identity_key = secrets.token_hex(32) if key is None else key.get_secret_value()
@@ -123,7 +129,13 @@ class Leases:
         request = self._request_from(ask)
         if request.lane.identity is not None and self._config.platforms[ask.platform].identity == "shared":
             return await self._share(ask, request)
-        return await self._wait_for(ask, request)
+        while True:
+            try:
+                return await self._wait_for(ask, request)
+            except MovedError:
+                again = self._request_from(ask)
+                again.arrived_at, again.deadline = request.arrived_at, request.deadline
+                request = again
 
     async def _wait_for(self, ask: Ask, request: Request) -> Lease:
         if len(self._view.requests) >= self._config.pool.max_queued:
@@ -200,12 +212,22 @@ class Leases:
 
     def _lane_of(self, ask: Ask, owner: str | None) -> Lane:
         if ask.identity is not None:
+            self._proxy_of(ask)
             hashed = keyed_hash(self._identity_key, ask.tenant, ask.platform, ask.identity)
             return Lane(ask.platform, ask.tenant, hashed)
         known = self._view.sessions.get(ask.session_id or "")
         if known is not None and known.lane[:2] == (ask.platform, ask.tenant) and known.state in SERVING:
             return known.lane  # the session's id is as good as the identity that it is of
-        return Lane(ask.platform, owner)
+        return Lane(ask.platform, owner, proxy=self._proxy_of(ask))
+
+    def _proxy_of(self, ask: Ask) -> str | None:
+        return self._proxied.hold_to(
+            ask.platform,
+            ask.tenant,
+            sticky=ask.sticky,
+            failed=ask.failed_proxies,
+            identity=ask.identity is not None,
+        )
 
     # ── leases that share a session (identity = "shared") ──────────────────────────────────────────────────────────
 
@@ -284,7 +306,7 @@ class Leases:
             granted_at=self._clock.monotonic(),
             is_first=is_new,
             is_new=is_new or ask.session_id not in {None, carrier.session.id},
-            profile=None if ask.profile is None else ProfileKey(ask.tenant, check_domain(ask.profile)),
+            profile=_profile_of(ask, carrier.proxy),
             carrier=carrier,
             shares=[],
             pages=[],
@@ -364,6 +386,15 @@ class Leases:
             request.waiting = True
             self._board.request(request)
             return
+        if running.leases and not self._proxied.may_go_on(running.proxy):
+            assert running.proxy is not None
+            self._board.end(session, f"proxy {running.proxy.id} failed")
+            if request.lane.proxy is not None:
+                self.refuse(request, MovedError(f"proxy {running.proxy.id!r} is no longer used"))
+            else:
+                request.waiting = True
+                self._board.request(request)
+            return
         ask = self._asked[request.id]
         now = self._clock.monotonic()
         age = now - running.sent_at
@@ -389,7 +420,8 @@ class Leases:
             use_timeout=settings.use_timeout.total_seconds(),
             block=settings.block,
             bytes_before=running.browser.meter.received if running.browser else 0,
-            profile=None if ask.profile is None else ProfileKey(ask.tenant, check_domain(ask.profile)),
+            proxy=running.proxy,
+            profile=_profile_of(ask, running.proxy),
         )
         running.holding = holding
         running.leases += 1
@@ -526,6 +558,12 @@ class Leases:
             return
         self._mark_over(holding, "ok" if success else "failed", error)
         running = self._sessions.running[holding.session.id]
+        self._proxied.learn(
+            holding.proxy,
+            success=success,
+            used=running.browser is not None and running.browser.used,
+            error=holding.error,
+        )
         clean = False
         try:
             if success:
@@ -640,3 +678,10 @@ class Leases:
                 tags=holding.tags,
             )
         )
+
+
+def _profile_of(ask: Ask, proxy: Proxy | None) -> ProfileKey | None:
+    """Name the saved state that a lease asks for: what was saved behind one proxy is not shown behind another."""
+    if ask.profile is None:
+        return None
+    return ProfileKey(ask.tenant, check_domain(ask.profile), "" if proxy is None else proxy.id)

@@ -49,12 +49,14 @@ class Lane(NamedTuple):
     """Requests and sessions that fit each other without any further question.
 
     `owner` is the tenant the sessions belong to, or None where tenants share them. `identity` is the keyed hash of
-    whose account is logged in, or None if it is nobody's; such a lane has an owner, and one session at a time.
+    whose account is logged in, or None if it is nobody's; such a lane has an owner, and one session at a time. `proxy`
+    is the one that its sessions go through, or None if it does not matter which.
     """
 
     platform: str
     owner: str | None = None
     identity: str | None = None
+    proxy: str | None = None
 
 
 SERVING = frozenset(State) - ENDING - {State.CLOSED}

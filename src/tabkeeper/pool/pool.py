@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -46,6 +46,7 @@ from tabkeeper.pool.model import (
     Request,
     State,
 )
+from tabkeeper.pool.proxied import Proxied
 from tabkeeper.pool.reconciling import Reconciled, Reconciler
 from tabkeeper.pool.rules import meters_from, rules_from
 from tabkeeper.pool.sessions import Sessions
@@ -56,6 +57,8 @@ from tabkeeper.pool.watch import PoolSample, Watch
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
+from tabkeeper.proxies.pool import ProxyPool
+from tabkeeper.proxies.sticky import StickyProxies
 from tabkeeper.reports.books import Books
 from tabkeeper.reports.standing import Standing
 from tabkeeper.vault import Vault
@@ -112,6 +115,7 @@ class SessionPool:
         self._opened = False
         self._ready = False
         self._closing: asyncio.Task[None] | None = None
+        self._saving_proxies: asyncio.Task[None] | None = None
 
     @classmethod
     def from_file(cls, path: str | Path) -> SessionPool:
@@ -127,6 +131,18 @@ class SessionPool:
         """The books: `daily_cost()`, `monthly_cost()`, `report()`, `verify()`."""
         self._check_opened()
         return self._books
+
+    @property
+    def proxies(self) -> ProxyPool:
+        """The proxies: which there are, how they do; `report` tells how one did."""
+        self._check_opened()
+        return self._proxied.pool
+
+    @property
+    def sticky(self) -> StickyProxies:
+        """Which session key has which proxy; shared with `get_session(sticky=...)`."""
+        self._check_opened()
+        return self._proxied.sticky
 
     # ── opening and closing ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,6 +192,15 @@ class SessionPool:
                 money_freed=self._board.money_freed,
                 exclusive=self._exclusive(),
             )
+            self._proxied = Proxied(
+                self.config,
+                providers=self._providers,
+                database=self._ledger,
+                clock=self._clock,
+                rng=self._rng,
+                vault=self._vault,
+            )
+            await self._proxied.start(self._save_proxies)
             self._creation = Creation(
                 self.config,
                 providers=self._providers,
@@ -187,6 +212,7 @@ class SessionPool:
                 vault=self._vault,
                 sweeper=self._sweeper,
                 counts=counts,
+                proxied=self._proxied,
                 refuse=self._refuse,
             )
             self._profiles = ProfileStore(self._ledger, self._vault, self._clock, self.config.profiles)
@@ -198,6 +224,7 @@ class SessionPool:
                 board=self._board,
                 sessions=self._sessions,
                 profiles=self._profiles,
+                proxied=self._proxied,
                 counts=counts,
             )
             self._checkup = Checkup(
@@ -247,6 +274,7 @@ class SessionPool:
                 ask_books=self._take_standing,
                 board=self._board,
                 reconciler=self._reconciler,
+                proxied=self._proxied,
             )
             if self._keeps_jobs:
                 self._jobs.start()
@@ -339,6 +367,7 @@ class SessionPool:
         self._board.stop()
         self._jobs.stop()
         await self._end_bounded("the sweeper", self._sweeper.aclose(), bound)
+        await self._end_bounded("what is noted of proxies", self._proxied.save(), bound)
         await self._end_bounded("Playwright", self._sessions.connections.aclose(), bound)
         await self._end_providers(bound)
         # The end itself may have raised alerts; what cannot be delivered now is delivered by the next start.
@@ -386,6 +415,8 @@ class SessionPool:
         profile: str | None = None,
         identity: str | None = None,
         session_id: str | None = None,
+        sticky: str | None = None,
+        failed_proxies: Collection[str] = (),
     ) -> LeaseRequest:
         """Lease a session: reused if one is idle, else created, else waited for.
 
@@ -409,12 +440,18 @@ class SessionPool:
             session_id: of an earlier lease: its session is preferred, and surely found if it is an identity's and
                 lives. `Lease.is_new` says if it was not found.
 
+            sticky: a session key: leases of the same key go through the same proxy, until its time is up or it fails.
+                The platform must have proxies.
+            failed_proxies: ids of proxies that it must not go through, such as those that a site blocks.
+
         Raises (when awaited):
             QueueTimeoutError, QueueFullError, PoolClosedError: nothing was leased.
             BudgetExceededError: a budget or cap does not allow it.
             SessionCreationError: the providers failed.
             LedgerUnavailableError: the database does not take the hold, so nothing was bought.
-            ConfigError: a profile was asked for, and there is no key.
+            NoProxyError: no proxy that fits can be used now.
+            MissingKeyError: the platform's proxies are sticky, and there is no key, or it is empty.
+            ConfigError: a profile was asked for, and there is no key; or a proxy, and the platform has none.
         """
         ask = Ask(
             platform=platform,
@@ -428,6 +465,8 @@ class SessionPool:
             profile=profile,
             identity=identity,
             session_id=session_id,
+            sticky=sticky,
+            failed_proxies=failed_proxies,
         )
         return LeaseRequest(lambda: self._acquire(ask))
 
@@ -437,6 +476,10 @@ class SessionPool:
 
     def _refuse(self, request: Request, error: TabkeeperError) -> None:
         self._leases.refuse(request, error)
+
+    def _save_proxies(self) -> None:
+        if self._saving_proxies is None or self._saving_proxies.done():
+            self._saving_proxies = self._sessions.spawn(self._proxied.save(), "save proxies")
 
     # ── carrying out ───────────────────────────────────────────────────────────────────────────────────────────────
 

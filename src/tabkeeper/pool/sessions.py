@@ -28,6 +28,7 @@ from tabkeeper.pool.health import Health
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, Session, State
 from tabkeeper.providers.base import Provider, RemoteSession
+from tabkeeper.proxies.model import Proxy
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Running:
     remote: RemoteSession | None = None
     browser: SessionBrowser | None = None
     holding: Holding | None = None
+    proxy: Proxy | None = None
+    """What it goes through, for its whole life."""
     health: Health = field(default_factory=Health)
     creating: asyncio.Task[None] | None = None
     sent: bool = False

@@ -46,6 +46,7 @@ class AnchorProvider(HostedProvider):
         step_seconds=60,
         live_view=True,
         proxies=True,
+        own_proxies=frozenset({"http", "https"}),
         concurrency=True,
     )
     default_url = "https://api.anchorbrowser.io"
@@ -111,7 +112,15 @@ class AnchorProvider(HostedProvider):
             **session.get("timeout", {}),
             "max_duration": int(self._life(spec.max_seconds) / 60),
         }
-        if settings.proxies:
+        if spec.proxy is not None:
+            session["proxy"] = {
+                "type": "custom",
+                "server": spec.proxy.server,
+                "username": spec.proxy.username,
+                "password": spec.proxy.password,
+                "active": True,
+            }
+        elif settings.proxies:
             session.setdefault("proxy", {"type": "anchor_proxy", "active": True})
         return {**options, "session": session}
 

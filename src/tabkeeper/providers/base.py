@@ -37,12 +37,28 @@ class Capabilities:
     """Where browsers run can be chosen."""
     proxies: bool = False
     """The provider has proxies of its own."""
+    own_proxies: frozenset[str] = frozenset()
+    """Schemes of the proxies of the caller's own that a session can be given, such as ``http``."""
+    proxy_by_context: bool = False
+    """Whoever opens a context gives it the session's proxy; the provider itself cannot do it for all."""
     concurrency: bool = False
     """`check` tells how many sessions the account may run at once."""
     host_bound: bool = False
     """Its sessions end with this process at the latest: nothing appears, or stays, without it."""
     free_until_connected: bool = False
     """A session costs nothing until somebody connects to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySpec:
+    """The proxy that a session goes through."""
+
+    server: str
+    """``scheme://host:port``, without credentials."""
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    url: str = field(default="", repr=False)
+    """All in one: ``scheme://user:password@host:port``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +71,8 @@ class SessionSpec:
     max_seconds: float
     """Nobody pays for it longer than this: the provider-side timeout, where there is one."""
     options: Mapping[str, object] = field(default_factory=dict)
+    proxy: ProxySpec | None = None
+    """For its whole life; only where `Capabilities.own_proxies` has its scheme."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,7 @@ class BrowserbaseProvider(HostedProvider):
         live_view=True,
         regions=True,
         proxies=True,
+        own_proxies=frozenset({"http", "https"}),
         concurrency=True,
     )
     default_url = "https://api.browserbase.com"
@@ -92,7 +93,12 @@ class BrowserbaseProvider(HostedProvider):
             body["projectId"] = settings.project_id
         if settings.region is not None:
             body["region"] = settings.region
-        if settings.proxies:
+        if spec.proxy is not None:
+            external = {"type": "external", "server": spec.proxy.server}
+            if spec.proxy.username:
+                external |= {"username": spec.proxy.username, "password": spec.proxy.password}
+            body["proxies"] = [external]
+        elif settings.proxies:
             body.setdefault("proxies", True)
         return body
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tabkeeper.config import ProviderSettings
 from tabkeeper.errors import ConfigError
+from tabkeeper.providers.base import ProxySpec
 
 _log = logging.getLogger(__name__)
 
@@ -185,6 +186,16 @@ def flags(provider: str, settings: ProviderSettings) -> list[str]:
     if shm is not None and shm < SMALL_SHM_BYTES:
         out.append("--disable-dev-shm-usage")
     return out + own
+
+
+def proxy_flags(proxy: ProxySpec | None) -> list[str]:
+    """Return the flags that send a whole browser through a proxy, pages of this machine included.
+
+    They cannot hold a user name and password: contexts are told those.
+    """
+    if proxy is None:
+        return []
+    return [f"--proxy-server={proxy.server}", "--proxy-bypass-list=<-loopback>"]
 
 
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -49,6 +49,7 @@ class HyperbrowserProvider(HostedProvider):
         live_view=True,
         regions=True,
         proxies=True,
+        own_proxies=frozenset({"http", "https"}),
     )
     default_url = "https://api.hyperbrowser.ai"
     reserved = frozenset({"timeoutMinutes", "region"})
@@ -95,7 +96,12 @@ class HyperbrowserProvider(HostedProvider):
         }
         if settings.region is not None:
             body["region"] = settings.region
-        if settings.proxies:
+        if spec.proxy is not None:
+            body |= {"useProxy": True, "proxyServer": spec.proxy.server}
+            if spec.proxy.username:
+                body["proxyServerUsername"] = spec.proxy.username
+                body["proxyServerPassword"] = spec.proxy.password
+        elif settings.proxies:
             body.setdefault("useProxy", True)
         return body
 

@@ -60,7 +60,12 @@ class LocalProvider:
         clock: for `RemoteSession.created_at`.
     """
 
-    capabilities = Capabilities(list_by_label=True, host_bound=True)
+    capabilities = Capabilities(
+        list_by_label=True,
+        host_bound=True,
+        own_proxies=frozenset({"http", "https", "socks5"}),
+        proxy_by_context=True,
+    )
 
     def __init__(
         self,
@@ -112,7 +117,11 @@ class LocalProvider:
         if spec.session_id in self._sessions:
             raise ProviderRequestError(self.name, f"session {spec.session_id} exists already")
         try:
-            browser = await (self._join_shared() if self._sharing else self._processes.launch())
+            browser = await (
+                self._join_shared()
+                if self._sharing
+                else self._processes.launch(chromium.proxy_flags(spec.proxy))
+            )
         except NotExecutableError as error:
             raise ProviderRequestError(self.name, f"{error}; set executable_path to a browser") from error
         except LaunchError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ class Processes:
         self._executable = chromium.find_browser(self._name, self._settings)
         self._flags = chromium.flags(self._name, self._settings)
 
-    async def launch(self) -> Browser:
-        """Start one browser; nothing is left of it if this fails or is cancelled.
+    async def launch(self, more: Sequence[str] = ()) -> Browser:
+        """Start one browser with `more` flags; nothing is left of it if this fails or is cancelled.
 
         Raises:
             LaunchError: it did not come up.
@@ -78,7 +78,7 @@ class Processes:
             # The watchdog comes first: it finds a browser by its directory even if we die before telling its pid.
             self._lifeline.ensure()
             folder = self._run.browser_dir()
-            browser = Browser.spawn(self._executable, self._flags, folder, chromium.environment())
+            browser = Browser.spawn(self._executable, [*self._flags, *more], folder, chromium.environment())
         except OSError as error:
             raise LaunchError(f"this machine cannot start one: {error}") from error
         self._browsers.add(browser)

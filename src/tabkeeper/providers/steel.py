@@ -40,6 +40,7 @@ class SteelProvider(HostedProvider):
         live_view=True,
         regions=True,
         proxies=True,
+        own_proxies=frozenset({"http", "https"}),
     )
     default_url = "https://api.steel.dev"
     reserved = frozenset({"sessionId", "timeout", "projectId", "region"})
@@ -80,7 +81,9 @@ class SteelProvider(HostedProvider):
             body["projectId"] = settings.project_id
         if settings.region is not None:
             body["region"] = settings.region
-        if settings.proxies:
+        if spec.proxy is not None:
+            body["proxyUrl"] = spec.proxy.url
+        elif settings.proxies:
             body.setdefault("useProxy", True)
         return body
 

@@ -6,13 +6,14 @@ A choice costs microseconds and never waits for a database; `store` carries what
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from random import Random
+from types import MappingProxyType
 
 from tabkeeper.clock import Clock, Instant, SystemClock
-from tabkeeper.errors import NoProxyError, ProxyError
+from tabkeeper.errors import MissingKeyError, NoProxyError, ProxyError
 from tabkeeper.proxies.health import ACCEPTED, Health, HealthRules, Track
 from tabkeeper.proxies.model import Proxy, ProxyKind
 from tabkeeper.proxies.strategies import Candidate, Strategy, choose
@@ -55,14 +56,14 @@ class Entry:
     uses: int = 0
     chosen_at: int = 0
 
-    def candidate(self) -> Candidate:
+    def candidate(self, busy: int = 0) -> Candidate:
         """Return what strategies see of it."""
         return Candidate(
             id=self.proxy.id,
             weight=self.proxy.weight,
             price=self.proxy.price_per_gb,
             latency=self.track.latency,
-            in_use=self.in_use,
+            in_use=self.in_use + busy,
             uses=self.uses,
             chosen_at=self.chosen_at,
         )
@@ -203,7 +204,12 @@ class ProxyPool:
     # ── choosing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def choose(
-        self, strategy: Strategy | None = None, *, wanted: Wanted = ANY, key: str | None = None
+        self,
+        strategy: Strategy | None = None,
+        *,
+        wanted: Wanted = ANY,
+        key: str | None = None,
+        busy: Mapping[str, int] = MappingProxyType({}),
     ) -> Proxy:
         """Return the next proxy: healthy and unheard-of ones first, degraded ones if there is no other.
 
@@ -213,6 +219,7 @@ class ProxyPool:
             strategy: how; the pool's own if unset.
             wanted: which proxies fit.
             key: for the strategy ``sticky``.
+            busy: how many have each proxy now, beside session keys.
 
         Raises:
             NoProxyError: none fits, or none that fits works.
@@ -220,7 +227,7 @@ class ProxyPool:
         """
         with self._lock:
             tiers = self._tiers(wanted)
-            return self._pick(strategy, [*tiers.good, *tiers.trial] or tiers.best(), wanted, key)
+            return self._pick(strategy, [*tiers.good, *tiers.trial] or tiers.best(), wanted, key, busy)
 
     def keep_or_choose(
         self, current: str | None, strategy: Strategy | None, *, wanted: Wanted, key: str
@@ -257,12 +264,24 @@ class ProxyPool:
         return tiers
 
     def _pick(
-        self, strategy: Strategy | None, entries: list[Entry], wanted: Wanted, key: str | None
+        self,
+        strategy: Strategy | None,
+        entries: list[Entry],
+        wanted: Wanted,
+        key: str | None,
+        busy: Mapping[str, int] = MappingProxyType({}),
     ) -> Proxy:
         if not entries:
             raise NoProxyError(self._why_none(wanted))
         how = strategy or self.strategy
-        found = choose(how, [one.candidate() for one in entries], chance=self._rng.random(), key=key)
+        if how == "sticky" and not key:
+            raise MissingKeyError('the strategy "sticky" needs a session key')
+        found = choose(
+            how,
+            [one.candidate(busy.get(one.proxy.id, 0)) for one in entries],
+            chance=self._rng.random(),
+            key=key,
+        )
         entry = self._entries[found.id]
         self._choices += 1
         entry.chosen_at = self._choices
@@ -276,6 +295,14 @@ class ProxyPool:
         with self._lock:
             entry = self._entries.get(proxy_id)
             return entry is not None and entry.track.health in {*ACCEPTED, Health.DEGRADED}
+
+    def superseded(self, proxy_id: str, wanted: Wanted) -> bool:
+        """Say whether a proxy is out of use while there are others that fit."""
+        with self._lock:
+            if self.usable(proxy_id):
+                return False
+            tiers = self._tiers(wanted)
+            return bool(tiers.good or tiers.degraded)
 
     def _why_none(self, wanted: Wanted) -> str:
         if not self._entries:
