@@ -54,6 +54,7 @@ def test_a_short_demo_holds_what_it_promises_and_tells_it_as_json(tmp_path: Path
         "the queue kept its order",
         "books add up",
         "no paid session forgotten",
+        "bills were reconciled",
         "nothing left running",
     }
     assert all(bill["created"] == bill["known"] for bill in told["hosted"]["bills"])

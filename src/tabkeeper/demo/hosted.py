@@ -10,7 +10,12 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from tabkeeper.config import ProviderSettings
+from tabkeeper.clock import SystemClock
+from tabkeeper.config import PoolConfig, ProviderSettings
+from tabkeeper.ledger.comparing import Tolerance
+from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.pool.reconciling import LOOK_BACK, Reconciled, Reconciler
+from tabkeeper.providers import make_provider
 from tabkeeper.providers.emulator import KINDS, Emulator, Limits, serving
 
 NAMES = ("kernel", "steel")
@@ -20,6 +25,8 @@ OUTAGE_ANSWERS = 3
 """... so many times."""
 LOST_ANSWER = 2
 """Steel creates this session, and drops the connection instead of an answer."""
+OVERBILLED_SECONDS = 75
+"""Steel's bill for its first session is this much longer than the session was."""
 
 
 @dataclass(slots=True)
@@ -46,6 +53,13 @@ class Hosted:
         """How many sessions each has ever made: each of them would be on its bill."""
         return {name: len(emulator.sessions) for name, emulator in self.emulators.items()}
 
+    def bill_more(self) -> None:
+        """Let Steel bill its first session for longer than anybody saw it run."""
+        steel = self.emulators["steel"]
+        first = next(iter(steel.sessions.values()), None)
+        if first is not None and first.phase.over:
+            steel.bills_more(first.id, seconds=OVERBILLED_SECONDS)
+
     async def misbehave(self) -> None:
         """Let things go wrong, at moments that do not depend on the machine's speed. Runs until cancelled."""
         kernel, steel = self.emulators["kernel"], self.emulators["steel"]
@@ -60,6 +74,24 @@ class Hosted:
             self.refused = outage.done if outage else 0
             self.lost = drop.done if drop else 0
             await asyncio.sleep(0.02)
+
+
+async def reconcile(config: PoolConfig, ledger: Ledger) -> Reconciled:
+    """Compare what the hosted providers bill with the ledger, as `tabkeeper reconcile` does."""
+    clock = SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        providers = {name: make_provider(name, config.providers[name]) for name in NAMES}
+        for one in providers.values():
+            stack.push_async_callback(one.aclose)
+        tolerance = config.ledger.reconcile_tolerance
+        reconciler = Reconciler(
+            providers=providers,
+            ledger=ledger,
+            clock=clock,
+            tolerance=Tolerance(absolute=tolerance.absolute, relative=tolerance.relative),
+            patience=config.pool.close_timeout.total_seconds(),
+        )
+        return await reconciler.reconcile(since=clock.now() - LOOK_BACK)
 
 
 @contextlib.asynccontextmanager

@@ -33,7 +33,8 @@ def introduce(progress: Progress, console: Console, *, url_count: int) -> None:
         "A pool of 3 sessions, 3 platforms with limits of their own, 2 tenants, 4 priorities.\n"
         "News runs on Chromium of this machine, for nothing. Shop takes Kernel (billed by the second) or Steel (by\n"
         "the started minute), whichever is cheaper; portal takes Steel. Both are stand-ins on this machine, in front\n"
-        "of real Chromium, with their real prices. Kernel will be full for a while, Steel will drop an answer.\n"
+        "of real Chromium, with their real prices. Kernel will be full for a while, Steel will\n"
+        "drop an answer and bill too much.\n"
         "Arrivals and lengths: Azure Functions Invocation Trace 2019 (Microsoft, CC BY 4.0), compressed.\n"
         "A hard daily budget does not suffice for all tasks.\n"
         f"Seed {progress.seed}; --seed repeats it.\n",
