@@ -158,7 +158,7 @@ class Far:
         self.url = f"sqlite:///{folder}/{name}.db"
         self.config = parse_config(
             {
-                "pool": {"max_sessions": 3, "session_ttl": "20m", **pool},
+                "pool": {"max_sessions": 3, "session_ttl": "20m", "keep": "fixed", **pool},
                 "ledger": {"url": self.url},
                 "providers": providers
                 or {

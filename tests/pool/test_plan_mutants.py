@@ -47,6 +47,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "anybody's end makes room for an identity": ("plan", "session.lane == lane.key)", "True)"),
     "who comes back gets any session": ("plan", "lane.idle.get(request.wants) or ", ""),
     "lanes of identities are kept for ever": ("view", "del self.lanes[lane.key]", "return"),
+    # by value
+    "the most valuable place goes": ("plan", "return min(weighed", "return max(weighed"),
     # view.py
     "tenant limit off by one": (
         "view",
@@ -77,7 +79,11 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "lane.idle[next(reversed(lane.idle))]",
         "lane.idle[next(iter(lane.idle))]",
     ),
-    "stale sessions are lent unchecked": ("plan", "if session.stale_at <= now:", "if False:"),
+    "stale sessions are lent unchecked": (
+        "plan",
+        "            if session.stale_at <= now:",
+        "            if False:",
+    ),
     "a check may take for ever": ("view", "return thing.check_by", "return NEVER"),
     "leases outlive the money": (
         "view",
@@ -91,8 +97,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "no timer for idle sessions": (
         "view",
-        "return min(thing.keep_until, thing.fresh_until)",
-        "return thing.fresh_until",
+        "return min(thing.keep_until, thing.fresh_until, thing.stale_at)",
+        "return min(thing.fresh_until, thing.stale_at)",
     ),
     "an earlier timer is not set": ("view", "if at >= thing.timer_at:", "if thing.timer_at < NEVER:"),
     "timers sleep over what is due": (
@@ -196,7 +202,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "lanes held back are not noted": ("plan", "view.stuck.update(", "set().update("),
     "platforms are parked while a provider is away": (
         "plan",
-        "and len(providers) == len(\n                lane.rules.providers\n            )",
+        "                and len(providers) == len(lane.rules.providers)\n",
         "",
     ),
     "places are kept though there is room": ("plan", "    _leave_places_not_needed(view, now)\n", ""),
