@@ -98,5 +98,6 @@ _KINDS: Mapping[str, tuple[Severity, str, Callable[[AlertEvent], str]]] = {
     "unhealthy": ("warning", "Many sessions are unhealthy", _plain),
     "queue_wait": ("warning", "Requests wait too long", _plain),
     "leak": ("warning", "A lease is not released", _plain),
+    "daily_report": ("info", "Daily report", _plain),
     "test": ("info", "Test", _plain),
 }

@@ -44,6 +44,10 @@ class AlertSettings(Settings):
     unhealthy: float = Field(0.2, gt=0, le=1, description="Share of sessions that are unhealthy.")
     queue_wait: Duration = Field(timedelta(seconds=30), description="A request waited longer than this.")
     forecast: bool = Field(default=True, description="Whether a forecast over a budget's limit is an alert.")
+    daily_report: bool = Field(
+        default=False,
+        description="Whether each day's report is an alert, too (kind daily_report), in one line.",
+    )
     window: Duration = Field(
         timedelta(hours=1), description="What these are measured over; each is told at most once in it."
     )

@@ -682,3 +682,18 @@ class SiteBlockRow(Table, table=True):
     blocked_at: int = _instant()
     until: int = _instant()
     message: str = _text("")
+
+
+class ReportRunRow(Table, table=True):
+    """The report of one local day; whoever writes the row first has written it."""
+
+    __tablename__: ClassVar[Any] = "report_run"
+    __table_args__: ClassVar[Any] = (Index("ix_report_run_timezone_ends_at", "timezone", "ends_at"),)
+    day: str = _key()
+    """``2026-11-21``."""
+    timezone: str = _key()
+    ends_at: int = _instant()
+    made_at: int = _instant()
+    process_id: str = _text()
+    report: str = _text()
+    """JSON, as `reports.render_json` writes it."""

@@ -469,8 +469,14 @@ class Meter:
     async def attached(self, page: Page) -> None:
         """Return when the page's requests are being counted."""
         self.watch(page)
-        if page in self._attaching:
-            await asyncio.shield(self._attaching[page])
+        attaching = self._attaching.get(page)
+        if attaching is None:
+            return
+        await asyncio.wait({attaching})
+        if attaching.cancelled():
+            # Nobody cancelled the caller: the session ended while the page was opening.
+            raise PlaywrightError("the session ended while a page was being opened")
+        attaching.result()
 
     async def _attach(self, page: Page) -> None:
         try:

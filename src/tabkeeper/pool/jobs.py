@@ -18,6 +18,7 @@ from tabkeeper.pool.timetable import Job, Timetable
 from tabkeeper.pool.watch import EVERY, Watch
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.reports.books import Books
+from tabkeeper.reports.days import DayReports
 
 RECOVER_EVERY = 60
 """Seconds between two looks for sessions whose owner died, in the ledger and at providers."""
@@ -27,6 +28,8 @@ BUDGETS_EVERY = 300
 """Seconds between two forecasts of budgets; that a threshold is reached is seen by the posting that does it."""
 PROXIES_EVERY = 10
 """Seconds between two looks for proxies and bindings that others changed, and for bindings whose time is up."""
+REPORT_EVERY = 60
+"""Seconds between two looks for local days that are over and have no report yet."""
 DELIVER_EVERY = 5
 """Seconds between two looks for alerts to deliver."""
 
@@ -64,6 +67,9 @@ class Jobs:
         self._books = books
         self._checkup = checkup
         self._ask_books = ask_books
+        self._days = DayReports(
+            ledger, books, zone=config.ledger.timezone, clock=clock, tell=config.alerts.daily_report
+        )
         self._board = board
         self._reconciler = reconciler
         health, beat = config.health, config.pool.heartbeat.total_seconds()
@@ -81,6 +87,7 @@ class Jobs:
                 Job(name="budgets", every=BUDGETS_EVERY, work=self.check_budgets, timeout=60),
                 Job(name="reconcile", every=reconcile, work=self.reconcile, timeout=900),
                 *self._of_proxies(config.proxy_pool),
+                Job(name="daily report", every=REPORT_EVERY, work=self._days.run, timeout=300),
                 Job(name="alerts", every=DELIVER_EVERY, work=self.deliver, timeout=900),
             ],
             clock,

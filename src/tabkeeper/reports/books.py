@@ -13,11 +13,13 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Engine, StaticPool
 
 from tabkeeper.clock import Clock, SystemClock
+from tabkeeper.ledger import report_runs
 from tabkeeper.ledger.types import Violation
 from tabkeeper.ledger.windows import window_bounds, window_of_date
 from tabkeeper.money import Money
 from tabkeeper.reports.daily import build_report, cost_between
 from tabkeeper.reports.outlook import Overstep, oversteps
+from tabkeeper.reports.render_json import read_json
 from tabkeeper.reports.report import CostReport, ReportPeriod
 from tabkeeper.reports.standing import Standing, standing
 
@@ -72,7 +74,7 @@ class Books:
     async def report(self, date: date | None = None, period: ReportPeriod = "day") -> CostReport:
         """Build the whole report of the local day or month that contains a date; today if None."""
         now = self._clock.now()
-        return await self._read(
+        return await self.query(
             lambda engine: build_report(engine, period=period, zone=self._timezone, now=now, day=date)
         )
 
@@ -84,7 +86,18 @@ class Books:
             with engine.connect() as connection:
                 return oversteps(connection, now)
 
-        return await self._read(query)
+        return await self.query(query)
+
+    async def kept_report(self, date: date) -> CostReport | None:
+        """Return the report of a local day as it was kept after the day's end; None if there is none (yet)."""
+        zone = self._timezone
+
+        def read(engine: Engine) -> str | None:
+            with engine.connect() as connection:
+                return report_runs.kept(connection, zone, date)
+
+        found = await self.query(read)
+        return None if found is None else read_json(found)
 
     async def standing(self) -> Standing:
         """Return cost by platform and provider, budgets, and alerts, as they stand now."""
@@ -94,7 +107,7 @@ class Books:
             with engine.connect() as connection:
                 return standing(connection, self._timezone, now)
 
-        return await self._read(query)
+        return await self.query(query)
 
     async def verify(self) -> list[Violation]:
         """Return every broken invariant of the ledger; an empty list means that all of it adds up."""
@@ -106,9 +119,10 @@ class Books:
             window = window_bounds(period, self._timezone, self._clock.now())
         else:
             window = window_of_date(period, self._timezone, day)
-        return await self._read(lambda engine: cost_between(engine, window.start, window.end))
+        return await self.query(lambda engine: cost_between(engine, window.start, window.end))
 
-    async def _read(self, query: Callable[[Engine], T]) -> T:
+    async def query(self, query: Callable[[Engine], T]) -> T:
+        """Run a query of one's own on the ledger's reader, after all that is queued was written."""
         await self._ledger.flush()
         engine = self._ledger.reader
         if isinstance(engine.pool, StaticPool):
