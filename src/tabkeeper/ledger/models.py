@@ -342,6 +342,12 @@ class EntryRow(Table, table=True):
         UniqueConstraint("idem_key"),
         Index("ix_entry_session_id_kind", "session_id", "kind"),
         Index("ix_entry_effective_at", "effective_at"),
+        Index(
+            "ix_entry_adjusted",
+            "effective_at",
+            sqlite_where=text("kind = 'adjust'"),
+            postgresql_where=text("kind = 'adjust'"),
+        ),
         CheckConstraint("kind IN ('hold', 'settle', 'void', 'limit', 'adjust')", name="kind"),
     )
     id: int | None = _serial()

@@ -62,6 +62,7 @@ def build_report(
         cells = figures.usage_by_cell(conn, span)
         lines = figures.lines_by_cell(conn, span)
         estimated, estimated_cost = figures.estimates(conn, span)
+        adjusted, adjusted_cost, adjusted_at = figures.adjustments(conn, span)
         totals = _usage(cells.values())
         holds = _holds(conn)
         return CostReport(
@@ -74,7 +75,13 @@ def build_report(
             now=now,
             is_open=is_open,
             watermark=figures.watermark(conn),
-            quality=QualityFigures(estimated_sessions=estimated, estimated_cost=Money(estimated_cost)),
+            quality=QualityFigures(
+                estimated_sessions=estimated,
+                estimated_cost=Money(estimated_cost),
+                adjusted_sessions=adjusted,
+                adjusted_cost=Money(adjusted_cost),
+                adjusted_at=None if adjusted_at is None else moment(adjusted_at),
+            ),
             totals=totals,
             billed_seconds=figures.billed(lines, TIME_KINDS) / 1e3,
             previous=_previous(conn, before, window, now),

@@ -178,6 +178,12 @@ def estimates(conn: Connection, span: Span) -> tuple[int, int]:
     return int(count), int(amount)
 
 
+def adjustments(conn: Connection, span: Span) -> tuple[int, int, int | None]:
+    """Sessions of the span that were adjusted, by how many nano-dollars in all, and when the latest was."""
+    sessions, amount, latest = conn.execute(_ADJUSTMENTS, _bounds(span)).one()
+    return int(sessions), int(amount), None if latest is None else int(latest)
+
+
 def budgets(conn: Connection, span: Span) -> list[RowMapping]:
     """Versions of budgets in force at some moment of the span, by name and then newest first."""
     return list(conn.execute(_BUDGETS, _bounds(span)).mappings())
@@ -299,6 +305,10 @@ _ESTIMATES = text("""
     SELECT COUNT(*), COALESCE(SUM(s.cost_n), 0)
       FROM alert_event a JOIN session s ON s.id = a.session_id
      WHERE a.kind = 'estimate' AND s.quality = 'estimate' AND s.created_at >= :start AND s.created_at < :end""")
+
+_ADJUSTMENTS = text("""
+    SELECT COUNT(DISTINCT session_id), COALESCE(SUM(amount_n), 0), MAX(recorded_at) FROM entry
+     WHERE kind = 'adjust' AND effective_at >= :start AND effective_at < :end""")
 
 _BUDGETS = text("""
     SELECT id, name, version, scope_kind, scope_value, period, timezone, mode, limit_n

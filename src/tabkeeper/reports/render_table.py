@@ -340,6 +340,12 @@ def _foot(report: CostReport) -> RenderableType:
         )
     else:
         lines.append("Data: every session's end was seen; no estimates.")
+    if quality.adjusted_sessions and quality.adjusted_at is not None:
+        sign = "+" if quality.adjusted_cost.nanos > 0 else ""
+        lines.append(
+            f"Adjusted since: {counted(quality.adjusted_sessions, 'session')} by {sign}{quality.adjusted_cost}, after "
+            f"what was known when they ended; the latest {moment_text(quality.adjusted_at)}."
+        )
     if not report.totals.cost and report.totals.sessions:
         lines.append(
             "All of it ran where nothing is charged; rates of your own are set under [providers.NAME.rates]."

@@ -227,6 +227,12 @@ class QualityFigures(Part):
     estimated_sessions: int = 0
     """Sessions whose end nobody saw, so that all that can be is counted."""
     estimated_cost: Amount = ZERO
+    adjusted_sessions: int = 0
+    """Sessions whose cost was corrected after they were settled; the period's figures hold the corrections."""
+    adjusted_cost: Amount = ZERO
+    """What the corrections add up to; less than nothing if they took more away."""
+    adjusted_at: datetime | None = None
+    """When the latest was booked."""
 
 
 class CostReport(Part):
