@@ -27,6 +27,7 @@ from tabkeeper.cli.providers import providers_app
 from tabkeeper.cli.proxies import proxies_app
 from tabkeeper.cli.reconcile import reconcile
 from tabkeeper.cli.sessions import cleanup, sessions_app
+from tabkeeper.cli.sites import sites_app
 from tabkeeper.cli.status import status
 from tabkeeper.cli.verify import verify
 from tabkeeper.errors import (
@@ -83,6 +84,7 @@ def _register() -> None:
     app.add_typer(sessions_app, name="sessions")
     app.add_typer(profiles_app, name="profiles")
     app.add_typer(proxies_app, name="proxies")
+    app.add_typer(sites_app, name="sites")
     app.command()(cleanup)
     app.add_typer(providers_app, name="providers")
     app.command()(verify)

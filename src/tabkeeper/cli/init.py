@@ -32,6 +32,7 @@ _EXAMPLES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "[providers.NAME.rates]": ("[providers.local.rates]", {}),
     "[platforms.NAME]": ("[platforms.web]", {"max_sessions": 3, "max_session_cost": "0.50", "max_uses": 50}),
     "[profiles.sites.DOMAIN]": ('[profiles.sites."example.com"]', {}),
+    "[sites.DOMAIN]": ('[sites."example.com"]', {}),
     "[[proxies]]": ("[[proxies]]", {"id": "p1", "url": "env:PROXY_1"}),
     "[tenants.NAME]": ("[tenants.acme]", {"max_sessions": 2}),
 }

@@ -290,6 +290,6 @@ def _with_store(settings: PoolConfig, work: Callable[[ProfileStore], Awaitable[T
 
     async def run() -> T:
         async with working(settings) as ledger:
-            return await work(ProfileStore(ledger, keys, SystemClock(), settings.profiles))
+            return await work(ProfileStore(ledger, keys, SystemClock(), settings.all_profiles))
 
     return asyncio.run(run())

@@ -22,6 +22,7 @@ from tabkeeper.config.sections import (
     SecuritySettings,
     TenantSettings,
 )
+from tabkeeper.config.site import SiteSettings
 from tabkeeper.config.values import (
     AnyDuration,
     Dollars,
@@ -33,6 +34,7 @@ from tabkeeper.config.values import (
     Zone,
     check_domain,
     check_zone,
+    nearest,
     parse_duration,
     show_duration,
 )
@@ -60,6 +62,7 @@ __all__ = [
     "ResourceKind",
     "SecuritySettings",
     "Settings",
+    "SiteSettings",
     "StrategyName",
     "TenantSettings",
     "TrustSettings",
@@ -68,6 +71,7 @@ __all__ = [
     "check_domain",
     "check_zone",
     "load_config",
+    "nearest",
     "parse_config",
     "parse_duration",
     "show_duration",

@@ -19,7 +19,8 @@ from tabkeeper.config.sections import (
     SecuritySettings,
     TenantSettings,
 )
-from tabkeeper.config.values import Name, Settings, nearest
+from tabkeeper.config.site import SiteSettings
+from tabkeeper.config.values import Domain, Name, Settings, nearest
 
 
 class PoolConfig(Settings):
@@ -41,6 +42,7 @@ class PoolConfig(Settings):
     profiles: ProfileSettings = Field(default_factory=ProfileSettings)
     proxies: tuple[ProxySettings, ...] = ()
     proxy_pool: ProxyPoolSettings = Field(default_factory=ProxyPoolSettings)
+    sites: dict[Domain, SiteSettings] = Field(default_factory=dict)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)
 
@@ -53,6 +55,10 @@ class PoolConfig(Settings):
                         f"platforms.{name}.providers: there is no provider {provider!r}"
                         f"{nearest(provider, self.providers)}; known: {', '.join(self.providers)}"
                     )
+        for site, own in self.sites.items():
+            if own.trust is not None and site in self.profiles.sites:
+                raise ValueError(f"sites.{site}.trust: profiles.sites.{site} says it, too; keep one of them")
+            self.all_profiles.trust_for(site)
         ids = [proxy.id for proxy in self.proxies]
         for i, proxy in enumerate(ids):
             if ids.index(proxy) != i:
@@ -68,3 +74,9 @@ class PoolConfig(Settings):
                         f"budgets.{i}.{scope}: there is no {scope} {value!r}{nearest(value, known)}"
                     )
         return self
+
+    @property
+    def all_profiles(self) -> ProfileSettings:
+        """``[profiles]`` with what ``[sites]`` say of trust."""
+        own = {site: one.trust for site, one in self.sites.items() if one.trust is not None}
+        return self.profiles.model_copy(update={"sites": {**self.profiles.sites, **own}})

@@ -59,6 +59,7 @@ from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
 from tabkeeper.proxies.pool import ProxyPool
 from tabkeeper.proxies.sticky import StickyProxies
+from tabkeeper.proxies.store import Database
 from tabkeeper.reports.books import Books
 from tabkeeper.reports.standing import Standing
 from tabkeeper.vault import Vault
@@ -131,6 +132,12 @@ class SessionPool:
         """The books: `daily_cost()`, `monthly_cost()`, `report()`, `verify()`."""
         self._check_opened()
         return self._books
+
+    @property
+    def database(self) -> Database:
+        """The ledger's database, for what keeps tables of its own there, such as `SiteRegistry.sync`."""
+        self._check_opened()
+        return self._ledger
 
     @property
     def proxies(self) -> ProxyPool:
@@ -215,7 +222,7 @@ class SessionPool:
                 proxied=self._proxied,
                 refuse=self._refuse,
             )
-            self._profiles = ProfileStore(self._ledger, self._vault, self._clock, self.config.profiles)
+            self._profiles = ProfileStore(self._ledger, self._vault, self._clock, self.config.all_profiles)
             self._leases = Leases(
                 self.config,
                 providers=self._providers,
