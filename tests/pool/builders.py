@@ -37,6 +37,7 @@ from tabkeeper.pool.model import (
     State,
 )
 from tabkeeper.pool.view import View
+from tabkeeper.providers.breaker import Kind, Setback
 
 
 def a_card(*, fee: str = "0.02", per_hour: str = "3.60", step_s: float = 0, least_s: float = 0) -> RateCard:
@@ -291,10 +292,12 @@ class Table:
             self._ended(request, "withdrawn")
         self.board.withdraw(request)
 
-    def release(self, session: Session, *, keep: bool = True, check: bool = False) -> bool:
+    def release(
+        self, session: Session, *, keep: bool = True, check: bool = False, success: bool | None = True
+    ) -> bool:
         """Give a session back as its holder would."""
         _, use = self.lent.pop(session.id)
-        return self.board.released(session, use, keep=keep, reason="dirty", check=check)
+        return self.board.released(session, use, keep=keep, reason="dirty", check=check, success=success)
 
     # ── what the pool learns from providers ────────────────────────────────────────────────────────────────────────
 
@@ -305,19 +308,27 @@ class Table:
         self.board.ready(made)
         return made
 
-    def failed(self, session: Session | None = None, *, wait: float = 5.0) -> Request | None:
-        made = session or next(iter(self.creating.values()))
-        del self.creating[made.id]
-        self.closing.pop(made.id, None)
-        return self.board.failed(made, blame="a test", provider_wait=wait, counts=True)
-
-    def denied(
-        self, session: Session | None = None, *, wait: float = 60.0, effect: Effect = "wait"
+    def failed(
+        self, session: Session | None = None, *, wait: float = 5.0, kind: Kind = "failure"
     ) -> Request | None:
         made = session or next(iter(self.creating.values()))
         del self.creating[made.id]
         self.closing.pop(made.id, None)
-        return self.board.denied(made, until=self.now + wait, why="a budget", effect=effect)
+        setback = Setback(kind=kind, base=wait, longest=wait)
+        return self.board.failed(made, blame="a test", setback=setback, counts=True)
+
+    def denied(
+        self,
+        session: Session | None = None,
+        *,
+        wait: float = 60.0,
+        effect: Effect = "wait",
+        fits: frozenset[str] = frozenset(),
+    ) -> Request | None:
+        made = session or next(iter(self.creating.values()))
+        del self.creating[made.id]
+        self.closing.pop(made.id, None)
+        return self.board.denied(made, until=self.now + wait, why="a budget", effect=effect, fits=fits)
 
     def checked(self, session: Session | None = None, *, ok: bool = True) -> Session:
         """A check (the oldest unless told) ends."""

@@ -7,10 +7,12 @@ of plans, replays each action on its own copy of the facts, and says in an Asser
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from tabkeeper.money import ZERO
 from tabkeeper.pool.model import (
     Action,
     Check,
@@ -28,6 +30,7 @@ from tabkeeper.pool.model import (
     State,
 )
 from tabkeeper.pool.view import View
+from tabkeeper.providers.breaker import Gate
 
 ENDINGS = (State.DRAINING, State.LOST)
 
@@ -42,6 +45,8 @@ class Places:
     """How many sessions there are under each limit."""
 
     rules: Rules
+    learnt: dict[str, int] = field(default_factory=dict)
+    """Limits of providers that their refusals taught."""
     pool: int = 0
     platform: Counter[str] = field(default_factory=Counter)
     provider: Counter[str] = field(default_factory=Counter)
@@ -56,6 +61,7 @@ class Places:
     def full(self, lane: Lane, provider: str) -> set[str]:
         """Name the limits that leave no place for one more."""
         provider_limit = self.rules.provider_limits.get(provider, self.rules.max_sessions)
+        provider_limit = min(provider_limit, self.learnt.get(provider, provider_limit))
         named = {
             "pool": self.pool >= self.rules.max_sessions,
             "platform": self.platform[lane.platform] >= self.rules.platforms[lane.platform].max_sessions,
@@ -79,7 +85,7 @@ class Places:
 
 
 def places(view: View) -> Places:
-    counted = Places(view.rules)
+    counted = Places(view.rules, {name: p.gate.ceiling.limit for name, p in view.providers.items()})
     for session in view.sessions.values():
         assert session.state is not State.CLOSED, f"{session} is closed and still there"
         counted.take(session.lane, session.provider)
@@ -101,16 +107,38 @@ def leases_of(view: View) -> Counter[str]:
     )
 
 
-def usable_providers(view: View, lane: Lane, now: float) -> list[str]:
-    """Providers that may be asked for a session of the lane now, in the platform's order."""
+def gates_of(view: View) -> dict[str, Gate]:
+    """Copies of the providers' gates."""
+    return {name: deepcopy(provider.gate) for name, provider in view.providers.items()}
+
+
+def route_of(view: View, platform: str, now: float) -> list[str]:
+    """The platform's providers in the order in which they are to be asked."""
+    named = list(view.rules.platforms[platform].providers)
+    if platform in view.ladders:
+        level = view.ladders[platform].level(now)
+        return named[level:] + named[:level][::-1]
+    costs = view.costs.get(platform, {})
+    if view.rules.platforms[platform].routing == "cheapest" and costs:
+        return sorted(named, key=lambda name: (costs[name] is None, costs[name] or ZERO))
+    return named
+
+
+def usable_providers(
+    view: View, lane: Lane, now: float, gates: Mapping[str, Gate] | None = None
+) -> list[str]:
+    """Providers that may be asked for a session of the lane now, in the order of the platform's route.
+
+    `gates` are those of an earlier moment.
+    """
     state = view.lanes[lane]
     if now < state.wants_at:
         return []
+    gates = gates or {name: provider.gate for name, provider in view.providers.items()}
     return [
         name
-        for name in view.rules.platforms[lane.platform].providers
-        if view.providers[name].retry_at <= now
-        and (state.paid_from <= now or name in view.rules.free_providers)
+        for name in route_of(view, lane.platform, now)
+        if gates[name].free_at <= now and (state.paid_from <= now or name in state.fits)
     ]
 
 
@@ -277,6 +305,10 @@ def check_indexes(view: View) -> None:
         "placed",
     )
     for name, provider in view.providers.items():
+        assert provider.retry_at == provider.gate.free_at, f"{name} is free at {provider.gate.free_at}"
+        assert provider.limit == provider.gate.ceiling.limit, f"limit of {name}"
+        probe = provider.gate.breaker.probe
+        assert probe is None or view.sessions[probe].state is State.CREATING, f"{probe} is not being tried"
         assert provider.sessions == sum(s.provider == name for s in sessions), f"sessions of {name}"
         of(provider.idle.values(), [s for s in idle if s.provider == name], f"idle of {name}")
     for key, lane in view.lanes.items():
@@ -373,6 +405,7 @@ class _Facts:
     leases: Counter[str]
     covered: dict[int, bool]
     creations: Counter[Lane]
+    gates: dict[str, Gate]
 
 
 class Judge:
@@ -410,11 +443,15 @@ class Judge:
             leases=leases_of(view),
             covered={r.id: r.covered_by is not None for r in view.requests.values()},
             creations=Counter(s.lane for s in sessions if s.state is State.CREATING),
+            gates=gates_of(view),
         )
 
     def judge(self, facts: _Facts, actions: list[Action], now: float) -> None:
         """Replay a plan on the facts from before it, then look at the view after it."""
         self.plans += 1
+        for name, gate in facts.gates.items():
+            if gate.ceiling.tick(now):
+                facts.places.learnt[name] = gate.ceiling.limit
         for action in actions:
             match action:
                 case Grant(request, session, use):
@@ -518,7 +555,7 @@ class Judge:
     def _created(self, facts: _Facts, session: Session, now: float) -> None:
         assert not self.view.draining, "a creation while draining"
         lane = session.lane
-        usable = usable_providers(self.view, lane, now)
+        usable = usable_providers(self.view, lane, now, facts.gates)
         assert session.provider in usable, f"{session} is created where it may not be: {usable}"
         roomy = [name for name in usable if not facts.places.full(lane, name)]
         assert session.provider in roomy, f"{session} has no room"
@@ -532,6 +569,7 @@ class Judge:
         assert under_way < waiting, f"{session}: {under_way} creations under way for {waiting} waiting"
         facts.creations[lane] += 1
         facts.places.take(lane, session.provider)
+        facts.gates[session.provider].began(session.id, now)
         facts.state[session.id] = State.CREATING
 
     def _closing(self, facts: _Facts, session: Session, now: float) -> None:
@@ -552,7 +590,8 @@ class Judge:
             assert facts.state[session.id] is State.IDLE, (
                 f"{session} is evicted from {facts.state[session.id]}"
             )
-            fulls = {n: facts.places.full(lane, n) for n in usable_providers(self.view, lane, now)}
+            usable = usable_providers(self.view, lane, now, facts.gates)
+            fulls = {n: facts.places.full(lane, n) for n in usable}
             assert all(fulls.values()), f"{session} is evicted beside room: {fulls}"
             if not self._rivals_turn(facts, session, meant):
                 self._least_worth(facts, session, fulls, lane, now)

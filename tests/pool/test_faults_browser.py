@@ -198,7 +198,7 @@ async def test_fault_e_a_browser_that_fails_to_start_once_at_cap_one(tmp_path: P
         async with pool.get_session("web") as lease:
             await (await lease.new_page()).goto(PAGE)
         assert (tmp_path / "failed-once").exists()
-        assert pool._view.providers["local"].failures == 0
+        assert pool._view.providers["local"].gate.breaker.failures == 0
         assert await clean_verdict(pool) == []
 
 

@@ -154,13 +154,13 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "failing providers are asked": (
         "plan",
-        "if view.providers[name].retry_at <= now",
-        "if view.providers[name].retry_at >= 0",
+        "if view.providers[name].retry_at <= now and",
+        "if",
     ),
     "an empty budget is ignored": ("plan", "if now < lane.wants_at:\n        return []", "pass"),
     "fallback goes to paid providers": (
         "plan",
-        "and (now >= lane.paid_from or name in view.rules.free_providers)",
+        "and (now >= lane.paid_from or name in lane.fits)",
         "",
     ),
     "idle sessions close before anybody picks them": (
@@ -224,7 +224,21 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "session.covers if session.state is State.CREATING else None",
         "session.covers",
     ),
-    "no wake after a failure": ("board", "self.view.wake_at_least(provider.retry_at)", "pass"),
+    "no wake after a failure": (
+        "view",
+        "if now < provider.retry_at < NEVER:\n            self.wake_at_least(provider.retry_at)",
+        "pass",
+    ),
+    "no wake to try one session more": ("view", "self.wake_at_least(gate.ceiling.raise_at)", "pass"),
+    "learnt limits are never tried again": ("plan", "view.raise_limits(now)", "pass"),
+    "what providers teach is not taken over": ("view", "provider.limit = gate.ceiling.limit\n", "pass\n"),
+    "two are tried at once": ("view", "provider.gate.began(session.id, session.created_at)", "pass"),
+    "who was tried in vain is tried for ever": ("view", "provider.gate.ended(session.id)", "pass"),
+    "routes are ignored": (
+        "plan",
+        "in view.route(lane.key.platform, now)",
+        "in lane.rules.providers",
+    ),
     "no wake when the budget resets": ("board", "self.view.wake_at_least(until)", "pass"),
 }
 

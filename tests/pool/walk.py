@@ -66,7 +66,6 @@ WORLDS: dict[str, Rules] = {
         max_sessions=8,
         provider_limits={"hosted": 2, "local": 1},
         close_timeout=4.0,
-        free_providers=frozenset({"local"}),
         owning_tenants=frozenset({"zorg"}),
     ),
     "tenants are the limit": pool_rules(
@@ -76,7 +75,6 @@ WORLDS: dict[str, Rules] = {
         tenant_weights={"acme": 3, "beta": 2},
         close_timeout=5.0,
         leak_after=4.0,
-        free_providers=frozenset({"local"}),
     ),
     "everything at once": pool_rules(
         {
@@ -89,7 +87,6 @@ WORLDS: dict[str, Rules] = {
         tenant_limits={"acme": 2, "zorg": 1, "beta": 3},
         tenant_weights={"zorg": 4},
         owning_tenants=frozenset({"zorg"}),
-        free_providers=frozenset({"local"}),
         aging=3.0,
         close_timeout=2.0,
         leak_after=5.0,
@@ -106,6 +103,26 @@ WORLDS: dict[str, Rules] = {
         close_timeout=5.0,
         eviction="value",
         owning_tenants=frozenset({"zorg"}),
+    ),
+    "routes": pool_rules(
+        {
+            "shop": platform_rules(
+                "local",
+                "hosted",
+                "strong",
+                routing="escalate",
+                escalate_after=1,
+                escalate_hold=15.0,
+                escalate_successes=1,
+                **SHORT,
+            ),
+            "mail": platform_rules("hosted", "local", max_sessions=3, routing="cheapest", **SHORT),
+        },
+        max_sessions=6,
+        provider_limits={"hosted": 3},
+        provider_paces={"hosted": 20, "local": 30},
+        breaker_failures={"hosted": 1, "local": 2},
+        close_timeout=3.0,
     ),
     "one place": pool_rules(
         {"shop": platform_rules("hosted", **SHORT), "mail": platform_rules("hosted", **SHORT)},
@@ -203,12 +220,15 @@ class Walk:
         match how % 8:
             case 0:
                 waiter = session.covers
-                assert self.table.failed(session, wait=float(number % 4)) is meant, "somebody else is blamed"
+                kind = pick(("failure", "failure", "rate", "capacity", "lasting"), number // 4)
+                told = self.table.failed(session, wait=float(number % 4), kind=kind)
+                assert told is meant, "somebody else is blamed"
                 if waiter is not None:
                     assert waiter.failures == failures + (waiter is meant)
             case 1 | 2:
-                effect = pick(("wait", "only free", "refuse"), number)
-                told = self.table.denied(session, wait=float(1 + number % 6), effect=effect)
+                effect = pick(("wait", "cheaper", "refuse"), number)
+                fits = frozenset(pick(sorted(self.table.view.providers), number // 3).split())
+                told = self.table.denied(session, wait=float(1 + number % 6), effect=effect, fits=fits)
                 assert told is meant, "somebody else is refused"
                 if told is not None and effect == "refuse":
                     self.table.withdraw(told)  # as the pool does, with an error
@@ -223,7 +243,7 @@ class Walk:
             return
         session = self.table.view.sessions[pick(list(self.table.lent), number)]
         _, use = self.table.lent[session.id]
-        released = self.table.release(session, keep=how % 4 != 0, check=how % 8 == 5)
+        released = self.table.release(session, keep=how % 4 != 0, check=how % 8 == 5, success=how % 8 > 2)
         assert released, "a holder's own release was refused"
         self.old_leases.append((session, use))
 

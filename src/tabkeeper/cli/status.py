@@ -12,7 +12,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -73,6 +73,7 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
             _budgets(money) if money else "no budget is set",
             "",
             _jobs(owners, now) if any(line.snapshot.get("jobs") for line in owners) else "",
+            *_providers([line for line in owners if line.alive]),
             Text(f"\n{_HOW_EXACT}" if owners or running else "", style="dim"),
         )
     )
@@ -152,6 +153,33 @@ def _sessions(lines: Sequence[SessionLine]) -> Table:
         held = sum((line.held for line in same[1:]), same[0].held)
         table.add_row(platform, provider, state, str(number), str(held))
     return table
+
+
+def _providers(lines: Sequence[ProcessLine]) -> list[RenderableType]:
+    """Tell of provider accounts that are not quite well, and of routes that are not simply in order."""
+    accounts = _table(
+        "Providers held back", "provider", "breaker", "sessions", "creates", "for", "because of"
+    )
+    routes = _table("Routes", "platform", "routing", "order", "expected cost of a lease")
+    for line in lines:
+        for name, account in line.snapshot.get("accounts", {}).items():
+            learnt = account["learnt_max_sessions"] is not None
+            if account["state"] == "closed" and not learnt and not account["retry_in"]:
+                continue
+            pace = account["creates_per_minute"]
+            accounts.add_row(
+                name,
+                account["state"],
+                f"{account['sessions']}/{account['max_sessions']}",
+                f"{pace} a minute" if pace else "",
+                f"{account['retry_in']:.0f}s" if account["retry_in"] else "",
+                Text(account["last_error"]),
+            )
+        for name, route in line.snapshot.get("routes", {}).items():
+            if route["routing"] != "ordered":
+                costs = (f"{p} {'?' if c is None else '$' + c}" for p, c in route["costs"].items())
+                routes.add_row(name, route["routing"], " > ".join(route["order"]), ", ".join(costs))
+    return [part for table in (accounts, routes) if table.row_count for part in ("", table)]
 
 
 def _budgets(lines: Sequence[BudgetFigures]) -> Table:

@@ -60,6 +60,12 @@ class ProviderSettings(Settings):
         "steel",
     ] = Field(description="Which adapter to use.")
     max_sessions: int | None = Field(None, ge=1, description="Sessions at once at this provider.")
+    max_creates_per_minute: int | None = Field(
+        None, ge=1, description="Sessions created in any minute; refusals for too many calls teach it, too."
+    )
+    breaker_failures: int = Field(
+        3, ge=1, description="Failed creations in a row after which one session at a time is tried."
+    )
     rates: RateSettings | None = Field(None, description="Own prices; local Chromium is free without them.")
     plan: str | None = Field(
         None, description="A built-in price list, such as browserbase/developer; see `rates list`."

@@ -150,7 +150,8 @@ class BudgetSettings(Settings):
     )
     on_exceed: Literal["deny", "wait", "fallback"] = Field(
         "deny",
-        description="deny: clear error; wait: until money is free or the next window; fallback: free providers.",
+        description="deny: clear error; wait: until money is free or the next window; "
+        "fallback: a cheaper provider that fits.",
     )
     platform: str | None = Field(None, description="Count only this platform.")
     provider: str | None = Field(None, description="Count only this provider.")
@@ -176,7 +177,21 @@ class PlatformSettings(Settings):
     providers: tuple[str, ...] = Field(
         ("local",), min_length=1, description="Providers, in order of preference."
     )
-    routing: Literal["ordered"] = Field("ordered", description="How a provider is chosen.")
+    routing: Literal["ordered", "cheapest", "escalate"] = Field(
+        "ordered",
+        description="Which provider comes first: ordered: the first named; cheapest: by expected cost of a lease; "
+        "escalate: the cheapest until leases fail or are blocked, then the next.",
+    )
+    escalate_after: int = Field(
+        2, ge=1, description="escalate: failures or blocks in a row after which the next provider is used."
+    )
+    escalate_hold: Duration = Field(
+        timedelta(minutes=10),
+        description="escalate: the earliest time to go back down; doubles on a relapse.",
+    )
+    escalate_successes: int = Field(
+        5, ge=0, description="escalate: leases that must succeed before it goes back down."
+    )
     max_sessions: int | None = Field(None, ge=1, description="Sessions at once for this platform.")
     session_ttl: Duration | None = Field(None, description="As pool.session_ttl.")
     keep: KeepChoice | None = Field(None, description="As pool.keep.")

@@ -19,16 +19,17 @@ from sqlalchemy import Engine
 
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import BudgetSettings, PoolConfig
-from tabkeeper.errors import BudgetExceededError, LedgerUnavailableError
-from tabkeeper.ledger import invariants, processes, registry, schema, sums
+from tabkeeper.errors import BudgetExceededError, LedgerUnavailableError, NoPriceError
+from tabkeeper.ledger import invariants, processes, registry, schema, sums, usage
 from tabkeeper.ledger.alerting import AlertOutbox
 from tabkeeper.ledger.budgets import Denial
 from tabkeeper.ledger.drift import DriftBook
 from tabkeeper.ledger.engines import is_away, is_memory, parse_url, read_engine, write_engine
+from tabkeeper.ledger.expected import Habits
 from tabkeeper.ledger.instants import length_us, micros, moment
 from tabkeeper.ledger.limits import apply_budgets
 from tabkeeper.ledger.operations import LedgerOperations
-from tabkeeper.ledger.prices import Prices
+from tabkeeper.ledger.prices import Prices, terms
 from tabkeeper.ledger.rates import RateCard, is_free, price
 from tabkeeper.ledger.reconcile import Reconciliation
 from tabkeeper.ledger.spool import Spool, abandoned, places_for, prefix_for
@@ -419,6 +420,24 @@ class Ledger:
             NoPriceError: there is none.
         """
         return self._prices.current(provider, self._clock.now())
+
+    async def habits(self, platform: str) -> Habits:
+        """Learn from the usage log how long a platform's leases and sessions last."""
+        return await self._read(lambda c: usage.habits(c, platform))
+
+    async def allowances_used(self) -> dict[tuple[str, str, str], int]:
+        """Return what was used of this month's allowances (UTC), by provider, plan and kind."""
+        now = self._clock.now()
+        return await self._read(lambda c: usage.allowances_used(c, now))
+
+    def worst_case(self, ask: HoldRequest) -> Money | None:
+        """Return what would be held for a session by today's price list; None if it would be refused."""
+        try:
+            card = self.price_card(ask.provider)
+            seconds, amount = terms(card, ask.max_seconds, ask.max_session_cost)
+        except NoPriceError:
+            return None
+        return None if seconds is None else amount
 
     async def release_later(self, session_id: str, *, reason: str, error: str = "") -> None:
         """Note that a provider has not confirmed the end of a session, and why; repeat it for each attempt."""

@@ -87,7 +87,7 @@ class Prices:
         if key not in self._terms:
             if len(self._terms) >= _MOST_TERMS:
                 self._terms.clear()
-            self._terms[key] = _terms(card, ask.max_seconds, ask.max_session_cost)
+            self._terms[key] = terms(card, ask.max_seconds, ask.max_session_cost)
         seconds, amount = self._terms[key]
         if seconds is None:
             cap = ask.max_session_cost or ZERO
@@ -103,7 +103,8 @@ class Prices:
         return seconds, amount
 
 
-def _terms(card: RateCard, max_seconds: float, cap: Money | None) -> tuple[float | None, Money]:
+def terms(card: RateCard, max_seconds: float, cap: Money | None) -> tuple[float | None, Money]:
+    """Return how long a session may live, None if `cap` pays for no life at all, and the worst case of that."""
     if cap is None:
         return max_seconds, worst_case(card, max_seconds)
     shortest = min(_SHORTEST, max_seconds)

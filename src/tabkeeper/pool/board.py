@@ -14,9 +14,10 @@ from tabkeeper.clock import Clock, Instant
 from tabkeeper.pool.model import ENDING, NEVER, Action, Close, Request, Session, State
 from tabkeeper.pool.plan import begin_check, end_session, plan, wake_at
 from tabkeeper.pool.view import View
+from tabkeeper.providers.breaker import Setback
 
-Effect = Literal["wait", "only free", "refuse"]
-"""What a budget's no means for its lane: wait, use free providers, or refuse (and evict nobody for a while)."""
+Effect = Literal["wait", "cheaper", "refuse"]
+"""What a budget's no means for its lane: wait, use providers that fit, or refuse (and evict nobody for a while)."""
 
 
 class Board(Protocol):
@@ -36,16 +37,45 @@ class Board(Protocol):
     def ready(self, session: Session) -> None:
         """A session was created."""
 
-    def failed(self, session: Session, *, blame: str, provider_wait: float, counts: bool) -> Request | None:
-        """A creation failed and left nothing running; returns the request it was meant for."""
+    def failed(
+        self, session: Session, *, blame: str, setback: Setback | None, counts: bool
+    ) -> Request | None:
+        """A creation failed and left nothing running; returns the request it was meant for.
 
-    def denied(self, session: Session, *, until: Instant, why: str, effect: Effect) -> Request | None:
-        """A budget does not admit the session before `until`; returns the request it was meant for."""
+        `setback` says what that means for the provider, None if it is not to blame.
+        """
 
-    def released(self, session: Session, use: int, *, keep: bool, reason: str, check: bool = False) -> bool:
+    def denied(
+        self,
+        session: Session,
+        *,
+        until: Instant,
+        why: str,
+        effect: Effect,
+        fits: frozenset[str] = frozenset(),
+    ) -> Request | None:
+        """A budget does not admit the session before `until`; returns the request it was meant for.
+
+        `fits` are the providers that may be asked meanwhile, if the effect is "cheaper".
+        """
+
+    def told_limit(self, provider: str, limit: int) -> None:
+        """A provider says how many sessions its account may run at once."""
+
+    def released(
+        self,
+        session: Session,
+        use: int,
+        *,
+        keep: bool,
+        reason: str,
+        check: bool = False,
+        success: bool | None = None,
+    ) -> bool:
         """A lease ended; False if it was over already (released twice, or too late).
 
-        With `check` nobody gets the session before it is found well.
+        With `check` nobody gets the session before it is found well. `success` says how the work went, None if it
+        never began.
         """
 
     def doubt(self, session: Session) -> bool:
@@ -156,31 +186,54 @@ class MemoryBoard:
 
     def ready(self, session: Session) -> None:
         """See `Board.ready`."""
+        now = self._clock.monotonic()
         provider = self.view.providers[session.provider]
-        provider.failures = 0
-        provider.retry_at = 0.0
+        provider.gate.succeeded(provider.sessions, now)
+        self.view.gate_changed(provider, now)
         if session.state is State.CREATING:
-            now = self._clock.monotonic()
             # However long it took, what was paid for serves at least whoever waits for it now.
             session.fresh_until = min(max(session.fresh_until, now + 1.0), session.dies_at)
             self.view.move(session, State.IDLE, now)
         self.poke()
 
-    def failed(self, session: Session, *, blame: str, provider_wait: float, counts: bool) -> Request | None:
+    def failed(
+        self, session: Session, *, blame: str, setback: Setback | None, counts: bool
+    ) -> Request | None:
         """See `Board.failed`."""
         now = self._clock.monotonic()
-        provider = self.view.providers[session.provider]
-        provider.failures += 1
-        provider.last_error = blame
-        provider.retry_at = max(provider.retry_at, now + provider_wait)
-        self.view.wake_at_least(provider.retry_at)
+        if setback is not None:
+            provider = self.view.providers[session.provider]
+            others = provider.sessions - (session.state is not State.CLOSED)
+            provider.gate.failed(setback, begun=session.created_at, others=others, now=now, error=blame)
+            self.view.gate_changed(provider, now)
+            if setback.kind in {"failure", "lasting"}:
+                self._trouble(session, now)
         request = _meant_for(session)
         if request is not None and counts:
             request.failures += 1
         self._vacate(session, now)
         return request
 
-    def denied(self, session: Session, *, until: Instant, why: str, effect: Effect) -> Request | None:
+    def _trouble(self, session: Session, now: Instant) -> None:
+        """Let a ladder know; on a higher rung nobody gets a session of the lower ones again."""
+        platform = session.lane.platform
+        ladder = self.view.ladders.get(platform)
+        if ladder is None or not ladder.trouble(session.provider, now):
+            return
+        for lane in self.view.lanes_of[platform]:
+            for idle in list(lane.idle.values()):
+                if ladder.below(idle.provider, now):
+                    self._end(idle, "escalated", now)
+
+    def denied(
+        self,
+        session: Session,
+        *,
+        until: Instant,
+        why: str,
+        effect: Effect,
+        fits: frozenset[str] = frozenset(),
+    ) -> Request | None:
         """See `Board.denied`."""
         now = self._clock.monotonic()
         lane = self.view.lane(session.lane)
@@ -188,7 +241,8 @@ class MemoryBoard:
         match effect:
             case "wait":
                 lane.wants_at = until
-            case "only free":
+            case "cheaper":
+                lane.fits = fits & lane.fits if now < lane.paid_from else fits
                 lane.paid_from = until
             case "refuse":
                 lane.poor_until = until
@@ -205,11 +259,36 @@ class MemoryBoard:
             self.view.move(session, State.CLOSED, now)
         self.poke()
 
-    def released(self, session: Session, use: int, *, keep: bool, reason: str, check: bool = False) -> bool:
+    def told_limit(self, provider: str, limit: int) -> None:
+        """See `Board.told_limit`."""
+        known = self.view.providers.get(provider)
+        if known is not None:
+            known.gate.ceiling.told = max(1, limit)
+            self.view.gate_changed(known, self._clock.monotonic())
+            self.poke()
+
+    def released(
+        self,
+        session: Session,
+        use: int,
+        *,
+        keep: bool,
+        reason: str,
+        check: bool = False,
+        success: bool | None = None,
+    ) -> bool:
         """See `Board.released`."""
         if session.state is not State.LEASED or session.uses != use:
             return False
         now = self._clock.monotonic()
+        ladder = self.view.ladders.get(session.lane.platform)
+        if ladder is not None:
+            if success:
+                ladder.success(session.provider, now)
+            elif success is False:
+                self._trouble(session, now)
+            if keep and ladder.below(session.provider, now):
+                keep, reason = False, "escalated"
         rules = self.view.rules.platforms[session.lane.platform]
         if not keep or session.uses >= rules.max_uses or session.fresh_until <= now or self.view.draining:
             why = reason if not keep else "drained" if self.view.draining else "used up"
@@ -237,10 +316,14 @@ class MemoryBoard:
         """See `Board.checked`."""
         if session.state is not State.UNHEALTHY:
             return False
-        if ok:
-            self.view.move(session, State.IDLE, self._clock.monotonic())
+        now = self._clock.monotonic()
+        ladder = self.view.ladders.get(session.lane.platform)
+        if not ok:
+            self._end(session, reason, now)
+        elif ladder is not None and ladder.below(session.provider, now):
+            self._end(session, "escalated", now)
         else:
-            self._end(session, reason, self._clock.monotonic())
+            self.view.move(session, State.IDLE, now)
         self.poke()
         return True
 

@@ -44,11 +44,12 @@ from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.stats import Counts
 from tabkeeper.pool.sweeper import FIRST_PAUSE, Sweeper
 from tabkeeper.providers.base import Provider, ProxySpec, RemoteSession, SessionSpec
+from tabkeeper.providers.breaker import Kind, Setback
 from tabkeeper.vault import Vault
 
 log = logging.getLogger(__name__)
 
-LASTING = (ProviderAuthError, ProviderPaymentError, ProviderRequestError)
+LASTING = (NoPriceError, ProviderAuthError, ProviderPaymentError, ProviderRequestError)
 """Errors that the same call will meet again."""
 BUSY = (ProviderCapacityError, ProviderRateLimitError)
 """Errors that say nothing against the provider or the request: wait and come again."""
@@ -202,15 +203,7 @@ class Creation:
     async def _hold(self, running: Running) -> Hold | None:
         """Hold the worst case; None if the ledger refused, after telling board and requester."""
         session = running.session
-        platform = self._config.platforms[session.lane.platform]
-        ask = HoldRequest(
-            session_id=session.id,
-            platform=session.lane.platform,
-            provider=session.provider,
-            tenant=session.tenant,
-            max_seconds=self._life_wanted(session),
-            max_session_cost=platform.max_session_cost,
-        )
+        ask = self._hold_request(session, session.provider)
         asking = asyncio.ensure_future(self._ledger.hold(ask))
         try:
             hold = await asyncio.shield(asking)
@@ -225,11 +218,11 @@ class Creation:
             return None
         except NoPriceError as error:
             self._sessions.running.pop(session.id, None)
-            self._failed(session, error, wait=self._rules_of(session).retry_max, counts=True, lasting=True)
+            self._failed(session, error)
             return None
         except LedgerError as error:
             del self._sessions.running[session.id]
-            request = self._board.failed(session, blame="the ledger failed", provider_wait=0.0, counts=False)
+            request = self._board.failed(session, blame="the ledger failed", setback=None, counts=False)
             if request is not None:
                 self._refuse(request, error)
             return None
@@ -244,7 +237,7 @@ class Creation:
                 f"its sessions live at least {least:g} s, and max_session_cost of platform "
                 f"{session.lane.platform!r} pays for {hold.max_seconds:g} s; raise it",
             )
-            self._failed(session, short, wait=self._rules_of(session).retry_max, counts=True, lasting=True)
+            self._failed(session, short)
             return None
         self._board.held(session, hold.max_seconds)
         if session.state is not State.CREATING:
@@ -253,9 +246,19 @@ class Creation:
             return None
         return hold
 
-    def _life_wanted(self, session: Session) -> float:
+    def _hold_request(self, session: Session, provider: str) -> HoldRequest:
+        return HoldRequest(
+            session_id=session.id,
+            platform=session.lane.platform,
+            provider=provider,
+            tenant=session.tenant,
+            max_seconds=self._life_wanted(session, provider),
+            max_session_cost=self._config.platforms[session.lane.platform].max_session_cost,
+        )
+
+    def _life_wanted(self, session: Session, provider: str) -> float:
         """Seconds to hold money for: the longest life the plan can give it, within what the provider allows."""
-        limits = self._providers[session.provider].capabilities
+        limits = self._providers[provider].capabilities
         wanted = longest_life(self._board.view, session.lane)
         if limits.max_seconds is not None:
             wanted = min(wanted, limits.max_seconds)
@@ -269,18 +272,32 @@ class Creation:
         if error.resets_at is not None:
             until = min(until, now + max(0.0, (error.resets_at - self._clock.now()).total_seconds()))
         effect: Effect = "refuse"
+        fits: frozenset[str] = frozenset()
         if error.on_exceed == "wait":
             effect = "wait"
-        elif error.on_exceed == "fallback" and self._free_provider_of(session):
-            effect = "only free"
-        request = self._board.denied(session, until=until, why=str(error), effect=effect)
+        elif error.on_exceed == "fallback" and (fits := self._cheaper(session, error)):
+            effect = "cheaper"
+        request = self._board.denied(session, until=until, why=str(error), effect=effect, fits=fits)
         if effect == "refuse" and request is not None:
             self._refuse(request, error)
 
-    def _free_provider_of(self, session: Session) -> bool:
-        rules = self._board.view.rules
-        free = set(rules.platforms[session.lane.platform].providers) & rules.free_providers
-        return bool(free - {session.provider})
+    def _cheaper(self, session: Session, error: BudgetExceededError) -> frozenset[str]:
+        """Name the platform's providers whose worst case is less than what was refused, and fits into what is left.
+
+        A budget of one provider says nothing about the others.
+        """
+        left = error.limit - error.spent - error.held
+        lane = self._board.view.lane(session.lane)
+        names = set(lane.rules.providers) - {session.provider}
+        if self._clock.monotonic() < lane.paid_from:  # another budget has said no already
+            names &= lane.fits
+        own = any(b.name == error.budget and b.provider is not None for b in self._config.budgets)
+        worst = {name: self._ledger.worst_case(self._hold_request(session, name)) for name in names}
+        return frozenset(
+            name
+            for name, amount in worst.items()
+            if amount is not None and (own or not amount or (amount < error.needed and amount <= left))
+        )
 
     async def _ask_provider(self, running: Running, hold: Hold) -> RemoteSession | None:
         """Send the create call, once; None if it failed, after telling board and requester."""
@@ -328,31 +345,29 @@ class Creation:
         self._counts.creation_results[session.provider, "failed"] += 1
         self._sessions.running.pop(session.id, None)
         log.warning("session %s (platform %r) was not created: %s", session.id, session.lane.platform, error)
-        rules = self._rules_of(session)
-        failures = self._board.view.providers[session.provider].failures
-        wait = min(rules.retry_max, rules.retry_base * 2.0 ** min(failures, 30)) * self._rng.uniform(
-            0.75, 1.25
-        )
-        lasting = isinstance(error, LASTING)
         if isinstance(error, ProviderCapacityError) and not any(
             one.session.provider == session.provider for one in self._sessions.running.values()
         ):
             work = self._sweeper.look_into_refusal(session.provider)
             self._sessions.spawn(work, f"look into {session.provider}")
-        if lasting:
-            wait = rules.retry_max
-        if error.retry_after is not None:
-            wait = max(wait, error.retry_after)
-        self._failed(session, error, wait=wait, counts=not isinstance(error, BUSY), lasting=lasting)
+        self._failed(session, error)
 
-    def _failed(
-        self, session: Session, error: TabkeeperError, *, wait: float, counts: bool, lasting: bool
-    ) -> None:
-        """Leave the provider alone for a while; refuse the request if it has had its attempts or has no other hope."""
-        request = self._board.failed(session, blame=str(error), provider_wait=wait, counts=counts)
+    def _failed(self, session: Session, error: TabkeeperError) -> None:
+        """Tell the board what it means; refuse the request if it has had its attempts or has no other hope."""
+        rules = self._rules_of(session)
+        lasting = isinstance(error, LASTING)
+        setback = Setback(
+            kind=_kind(error),
+            base=rules.retry_base,
+            longest=rules.retry_max,
+            retry_after=error.retry_after if isinstance(error, ProviderError) else None,
+            jitter=self._rng.uniform(0.75, 1.25),
+        )
+        request = self._board.failed(
+            session, blame=str(error), setback=setback, counts=not isinstance(error, BUSY)
+        )
         if request is None:
             return
-        rules = self._rules_of(session)
         now = self._clock.monotonic()
         others_left = any(self._board.view.providers[name].retry_at <= now for name in rules.providers)
         if request.failures >= rules.create_attempts or (lasting and not others_left):
@@ -445,3 +460,11 @@ class Creation:
         except LedgerError as error:
             log.warning("the hold of session %s is still open: %s", session.id, error)
         self._board.money_freed()
+
+
+def _kind(error: TabkeeperError) -> Kind:
+    if isinstance(error, ProviderCapacityError):
+        return "capacity"
+    if isinstance(error, ProviderRateLimitError):
+        return "rate"
+    return "lasting" if isinstance(error, LASTING) else "failure"

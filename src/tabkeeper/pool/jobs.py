@@ -12,6 +12,7 @@ from tabkeeper.pool.board import Board
 from tabkeeper.pool.checkup import Checkup
 from tabkeeper.pool.proxied import Proxied
 from tabkeeper.pool.reconciling import Reconciler
+from tabkeeper.pool.routing import Router
 from tabkeeper.pool.stats import JobStats, PoolStats
 from tabkeeper.pool.sweeper import Sweeper
 from tabkeeper.pool.timetable import Job, Timetable
@@ -20,6 +21,10 @@ from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.reports.books import Books
 from tabkeeper.reports.days import DayReports
 
+REFRESH_EVERY = 60
+"""Seconds between two looks at prices and allowances, for routes."""
+LIMITS_EVERY = 600
+"""Seconds after which providers are asked again how many sessions an account may run."""
 RECOVER_EVERY = 60
 """Seconds between two looks for sessions whose owner died, in the ledger and at providers."""
 CLEANUP_EVERY = 60
@@ -55,6 +60,7 @@ class Jobs:
         board: Board,
         reconciler: Reconciler,
         proxied: Proxied,
+        router: Router,
     ) -> None:
         self._ledger = ledger
         self._sweeper = sweeper
@@ -72,6 +78,7 @@ class Jobs:
         )
         self._board = board
         self._reconciler = reconciler
+        self._router = router
         health, beat = config.health, config.pool.heartbeat.total_seconds()
         check, refresh = health.every.total_seconds(), health.refresh_every.total_seconds()
         reconcile = config.ledger.reconcile_every.total_seconds()
@@ -83,6 +90,8 @@ class Jobs:
                 Job(name="health", every=check, work=self.check, timeout=max(60.0, check)),
                 Job(name="cleanup", every=CLEANUP_EVERY, work=self.clean_up, timeout=30),
                 Job(name="refresh", every=refresh, work=self.refresh, timeout=max(60.0, refresh)),
+                Job(name="routes", every=REFRESH_EVERY, work=router.refresh, timeout=30),
+                Job(name="limits", every=LIMITS_EVERY, work=router.ask_limits, timeout=60, at_once=True),
                 Job(name="metrics", every=EVERY, work=self.look, timeout=30, at_once=True),
                 Job(name="budgets", every=BUDGETS_EVERY, work=self.check_budgets, timeout=60),
                 Job(name="reconcile", every=reconcile, work=self.reconcile, timeout=900),

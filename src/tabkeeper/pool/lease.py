@@ -338,13 +338,19 @@ class Lease:
         if self._holding.over in {"lost", "reclaimed"}:
             raise LeaseLostError(self.session_id, self.platform, self._ending()) from error
 
-    async def release(self, *, success: bool = True) -> None:
+    async def release(self, *, success: bool = True, reason: str | None = None) -> None:
         """Give the session back. Safe to repeat, and harmless when the lease is over already.
 
         Args:
-            success: whether the work succeeded; counted in the reports.
+            success: whether the work succeeded; counted in the reports, and by ``routing = "escalate"``.
+            reason: why it did not, kept in the usage log; with ``"blocked"`` the session is closed, not reused.
+
+        Raises:
+            ValueError: a reason for a success.
         """
-        await self._host.release(self._holding, success=success)
+        if success and reason is not None:
+            raise ValueError(f"reason {reason!r} needs success=False: a success has none")
+        await self._host.release(self._holding, success=success, error=reason)
 
     async def end_of_block(self, error: BaseException | None) -> None:
         """Release at the end of an ``async with`` block, as a failure if `error` ended it.

@@ -38,6 +38,7 @@ from tabkeeper.pool.lease import Holding, Lease
 from tabkeeper.pool.model import SERVING, Lane, Request, Session, State
 from tabkeeper.pool.profiled import Profiled
 from tabkeeper.pool.proxied import MovedError, Proxied
+from tabkeeper.pool.routing import Router
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.stats import Counts
 from tabkeeper.profiles.state import ProfileKey
@@ -48,6 +49,9 @@ from tabkeeper.proxies.model import Proxy
 from tabkeeper.vault import keyed_hash
 
 log = logging.getLogger(__name__)
+
+BLOCKED = "blocked"
+"""The reason of a failed lease that the site kept out: its session is not used again."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +105,7 @@ class Leases:
         profiles: ProfileStore,
         proxied: Proxied,
         counts: Counts,
+        router: Router,
     ) -> None:
         self._config = config
         self._providers = providers
@@ -111,6 +116,7 @@ class Leases:
         self._sessions = sessions
         self._profiles = profiles
         self._proxied = proxied
+        self._router = router
         self._profiled = Profiled(profiles, clock, config.pool.clean_timeout.total_seconds())
         key = config.security.identity_key
         self._identity_key = secrets.token_hex(32) if key is None else key.get_secret_value()
@@ -556,6 +562,7 @@ class Leases:
             for share in sharing:
                 await self._leave(share, success=success, error=error)
             return
+        blocked = not success and error == BLOCKED
         self._mark_over(holding, "ok" if success else "failed", error)
         running = self._sessions.running[holding.session.id]
         self._proxied.learn(
@@ -577,9 +584,10 @@ class Leases:
             self._board.released(
                 holding.session,
                 holding.use,
-                keep=clean and not decline,
-                reason=reason,
+                keep=clean and not decline and not blocked,
+                reason="blocked" if blocked else reason,
                 check=running.health.is_sick(self._limits),
+                success=success,
             )
             self._ended.set()
             saving = self._settle_profile(holding)
@@ -653,6 +661,7 @@ class Leases:
         self.counts.lease_results[session.lane.platform, holding.over] += 1
         now = running.last_used = self._clock.monotonic()
         holding.end_age = now - running.sent_at
+        self._router.lease_over(session.lane.platform, now - holding.granted_at)
         wall = self._clock.now()
         received = running.browser.meter.received if running.browser is not None else 0
         self._ledger.record_lease(

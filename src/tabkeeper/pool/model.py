@@ -17,6 +17,9 @@ KeepRule = Literal["value", "fixed", "always", "never"]
 
 NEVER: Instant = float("inf")
 
+Routing = Literal["ordered", "cheapest", "escalate"]
+"""How a platform's providers are put in order; see `providers.route`."""
+
 
 class State(StrEnum):
     """Where a session is in its life. Every state but CLOSED takes a place under the limits."""
@@ -173,6 +176,10 @@ class PlatformRules:
     keep: KeepRule = "value"
     cold_start: float = 0.0
     """Nano-dollars that a new session costs beyond the provider's bill: a login, a user who waits."""
+    routing: Routing = "ordered"
+    escalate_after: int = 2
+    escalate_hold: float = 600.0
+    escalate_successes: int = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +199,10 @@ class Rules:
     """Whether a leased session makes room when no idle one can."""
     evict_in_use_after: float = 0.0
     """A lease this young is left alone."""
-    free_providers: frozenset[str] = frozenset()
-    """Those whose sessions cost nothing: what `on_exceed = "fallback"` falls back to."""
+    provider_paces: Mapping[str, int] = field(default_factory=dict)
+    """Creations a minute; absent: no limit."""
+    breaker_failures: Mapping[str, int] = field(default_factory=dict)
+    """Failures in a row after which one session at a time is tried; absent: 3."""
     tenant_limits: Mapping[str, int] = field(default_factory=dict)
     tenant_weights: Mapping[str, int] = field(default_factory=dict)
     check_timeout: float = 30.0

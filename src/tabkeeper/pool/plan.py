@@ -15,6 +15,7 @@ from itertools import islice
 from tabkeeper.clock import Instant
 from tabkeeper.pool.model import (
     ENDING,
+    NEVER,
     SERVING,
     Action,
     Check,
@@ -41,6 +42,8 @@ def plan(view: View, now: Instant) -> list[Action]:
     actions: list[Action] = []
     late: list[Request] = []
     unwanted: list[Session] = []
+    if view.learning:
+        view.raise_limits(now)
     for thing in view.pop_due(now):
         if isinstance(thing, Request):
             late.append(thing)
@@ -263,14 +266,13 @@ def _leave_places_not_needed(view: View, now: Instant) -> None:
 
 
 def _usable(view: View, lane: LaneView, now: Instant) -> list[ProviderView]:
-    """Providers that may be asked for a session of the lane now, in the platform's order."""
+    """Providers that may be asked for a session of the lane now, in the order of the platform's route."""
     if now < lane.wants_at:
         return []
     return [
         view.providers[name]
-        for name in lane.rules.providers
-        if view.providers[name].retry_at <= now
-        and (now >= lane.paid_from or name in view.rules.free_providers)
+        for name in view.route(lane.key.platform, now)
+        if view.providers[name].retry_at <= now and (now >= lane.paid_from or name in lane.fits)
     ]
 
 
@@ -389,10 +391,12 @@ def why_waiting(view: View, request: Request, now: Instant) -> str:
     waits = []
     for name in lane.rules.providers:
         provider = view.providers[name]
-        if provider.retry_at > now:
-            waits.append(
-                f"{name!r} is left alone for {provider.retry_at - now:.0f} s after {provider.last_error}"
-            )
+        error = provider.gate.last_error
+        if provider.retry_at == NEVER:
+            waits.append(f"{name!r} is tried with one session after {error}")
+        elif provider.retry_at > now:
+            after = f" after {error}" if error else ", it has had its creations of this minute"
+            waits.append(f"{name!r} is left alone for {provider.retry_at - now:.0f} s{after}")
         elif provider.sessions >= provider.limit:
             waits.append(f"{name!r} has all {provider.limit} sessions it may")
     if waits:

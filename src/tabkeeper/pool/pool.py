@@ -48,6 +48,7 @@ from tabkeeper.pool.model import (
 )
 from tabkeeper.pool.proxied import Proxied
 from tabkeeper.pool.reconciling import Reconciled, Reconciler
+from tabkeeper.pool.routing import Router
 from tabkeeper.pool.rules import meters_from, rules_from
 from tabkeeper.pool.sessions import Sessions
 from tabkeeper.pool.stats import Counts, JobStats, PoolStats, take_stats
@@ -176,11 +177,19 @@ class SessionPool:
                 self._given_providers
                 or {name: make_provider(name, settings) for name, settings in self.config.providers.items()}
             )
-            rules = rules_from(self.config, self._ledger)
+            rules = rules_from(self.config)
             keeper = Keeper(rules, meters_from(self.config, self._ledger))
             self._view = View(rules, self._new_id, keeper)
             self._board = MemoryBoard(self._view, self._clock, self._carry_out)
             counts = Counts()
+            self._router = Router(
+                self.config,
+                providers=self._providers,
+                ledger=self._ledger,
+                clock=self._clock,
+                board=self._board,
+            )
+            await self._router.open()
             self._sessions = Sessions(
                 self.config,
                 providers=self._providers,
@@ -188,6 +197,7 @@ class SessionPool:
                 clock=self._clock,
                 rng=self._rng,
                 board=self._board,
+                router=self._router,
             )
             self._sweeper = Sweeper(
                 providers=self._providers,
@@ -233,6 +243,7 @@ class SessionPool:
                 profiles=self._profiles,
                 proxied=self._proxied,
                 counts=counts,
+                router=self._router,
             )
             self._checkup = Checkup(
                 self.config.health,
@@ -282,6 +293,7 @@ class SessionPool:
                 board=self._board,
                 reconciler=self._reconciler,
                 proxied=self._proxied,
+                router=self._router,
             )
             if self._keeps_jobs:
                 self._jobs.start()
@@ -545,12 +557,19 @@ class SessionPool:
 
     # ── by id, and figures ─────────────────────────────────────────────────────────────────────────────────────────
 
-    async def release_session(self, session_id: str, *, success: bool = True) -> bool:
-        """End the lease that runs on a session; False if there is none. For callers that keep only ids."""
+    async def release_session(
+        self, session_id: str, *, success: bool = True, reason: str | None = None
+    ) -> bool:
+        """End the lease that runs on a session; False if there is none. For callers that keep only ids.
+
+        `success` and `reason` are those of `Lease.release`.
+        """
+        if success and reason is not None:
+            raise ValueError(f"reason {reason!r} needs success=False: a success has none")
         running = self._sessions.running.get(session_id)
         if running is None or running.holding is None or running.holding.over:
             return False
-        await self._leases.release(running.holding, success=success)
+        await self._leases.release(running.holding, success=success, error=reason)
         return True
 
     async def close_session(self, session_id: str, *, reason: str = "closed by request") -> bool:

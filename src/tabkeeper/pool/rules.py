@@ -5,14 +5,13 @@ from __future__ import annotations
 from tabkeeper.config import PoolConfig
 from tabkeeper.errors import NoPriceError
 from tabkeeper.ledger.ledger import Ledger
-from tabkeeper.ledger.rates import is_free
 from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import PlatformRules, Rules
 
 _MANY = 1_000_000_000
 
 
-def rules_from(config: PoolConfig, ledger: Ledger) -> Rules:
+def rules_from(config: PoolConfig) -> Rules:
     """Resolve a platform's unset values from the pool's, and durations to seconds."""
     pool = config.pool
     platforms = {
@@ -32,6 +31,10 @@ def rules_from(config: PoolConfig, ledger: Ledger) -> Rules:
             cold_start=float(
                 (pool.cold_start_cost if platform.cold_start_cost is None else platform.cold_start_cost).nanos
             ),
+            routing=platform.routing,
+            escalate_after=platform.escalate_after,
+            escalate_hold=platform.escalate_hold.total_seconds(),
+            escalate_successes=platform.escalate_successes,
         )
         for name, platform in config.platforms.items()
     }
@@ -47,7 +50,12 @@ def rules_from(config: PoolConfig, ledger: Ledger) -> Rules:
             n: p.max_sessions for n, p in config.providers.items() if p.max_sessions is not None
         },
         eviction=pool.eviction,
-        free_providers=frozenset(n for n in config.providers if _is_free(ledger, n)),
+        provider_paces={
+            n: p.max_creates_per_minute
+            for n, p in config.providers.items()
+            if p.max_creates_per_minute is not None
+        },
+        breaker_failures={n: p.breaker_failures for n, p in config.providers.items()},
         tenant_limits={n: t.max_sessions for n, t in config.tenants.items() if t.max_sessions is not None},
         tenant_weights={n: t.weight for n, t in config.tenants.items()},
         owning_tenants=frozenset(b.tenant for b in config.budgets if b.tenant is not None),
@@ -63,10 +71,3 @@ def meters_from(config: PoolConfig, ledger: Ledger) -> dict[str, Meter]:
         except NoPriceError:
             continue
     return meters
-
-
-def _is_free(ledger: Ledger, provider: str) -> bool:
-    try:
-        return is_free(ledger.price_card(provider))
-    except NoPriceError:
-        return False

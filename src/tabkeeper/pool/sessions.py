@@ -27,6 +27,7 @@ from tabkeeper.pool.debts import owe
 from tabkeeper.pool.health import Health
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, Session, State
+from tabkeeper.pool.routing import Router
 from tabkeeper.providers.base import Provider, RemoteSession
 from tabkeeper.proxies.model import Proxy
 
@@ -73,6 +74,7 @@ class Sessions:
         clock: Clock,
         rng: Random,
         board: Board,
+        router: Router,
     ) -> None:
         self._config = config
         self._providers = providers
@@ -80,6 +82,7 @@ class Sessions:
         self._clock = clock
         self._rng = rng
         self._board = board
+        self._router = router
         self.connections = Connections()
         self.running: dict[str, Running] = {}
         self.tasks: set[asyncio.Task[None]] = set()
@@ -156,6 +159,7 @@ class Sessions:
         except LedgerError as error:
             log.warning("session %s is over, but its cost could not be settled yet: %s", session.id, error)
         self._board.money_freed()
+        await self._router.session_over(session, seconds, uses=running.leases, received=received)
 
     async def _disconnect(self, browser: SessionBrowser, session: Session) -> None:
         try:

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from tabkeeper.clock import Clock
+from tabkeeper.clock import Clock, Instant
 from tabkeeper.config import Dollars
 from tabkeeper.ledger.rates import accrued
 from tabkeeper.money import ZERO, Money
 from tabkeeper.pool.health import MB
-from tabkeeper.pool.model import ENDING, State
+from tabkeeper.pool.model import ENDING, NEVER, State
 from tabkeeper.pool.sessions import Running, Sessions
-from tabkeeper.pool.view import View
+from tabkeeper.pool.view import ProviderView, View
 from tabkeeper.profiles.figures import ProfileStats
 from tabkeeper.reports.standing import Standing
 
@@ -142,6 +142,33 @@ class SessionStats(Frozen):
     """What it has cost so far by its price list."""
 
 
+class ProviderStats(Frozen):
+    """One provider account: whether more sessions may be created there, and what was learnt about it."""
+
+    state: str
+    """Of the breaker: closed (all is well), open (left alone), half-open (one session is tried)."""
+    sessions: int
+    max_sessions: int
+    """As configured, told by the provider, or learnt from its refusals, whichever is least."""
+    learnt_max_sessions: int | None
+    creates_per_minute: int | None
+    """As configured, or learnt from its refusals; None without a limit."""
+    retry_in: float
+    """Seconds for which it is left alone; 0 if it is not."""
+    last_error: str
+
+
+class RouteStats(Frozen):
+    """In which order a platform asks its providers now, and what a lease there is expected to cost."""
+
+    routing: str
+    order: tuple[str, ...]
+    level: int
+    """The rung, from 0, with ``escalate``; else 0."""
+    costs: dict[str, str | None]
+    """Dollars as text; None if nobody knows. Empty with ``ordered``."""
+
+
 class PoolStats(Frozen):
     """Sessions and requests of the whole pool; counters run from the pool's start.
 
@@ -171,6 +198,8 @@ class PoolStats(Frozen):
     mean_wait_seconds: float
     platforms: dict[str, PlatformStats]
     providers: dict[str, int]
+    accounts: dict[str, ProviderStats]
+    routes: dict[str, RouteStats]
     tenants: dict[str, int]
     profiles: ProfileStats
     average_age_seconds: float = 0.0
@@ -381,6 +410,8 @@ def take_stats(
         mean_wait_seconds=counts.waited / counts.leases if counts.leases else 0.0,
         platforms={name: PlatformStats(**row) for name, row in platforms.items()},
         providers={name: provider.sessions for name, provider in view.providers.items()},
+        accounts={name: _account(provider, now) for name, provider in view.providers.items()},
+        routes={name: _route(view, name, now) for name in view.rules.platforms},
         profiles=profiles,
         tenants={name: n for name, n in view.leased_by_tenant.items() if n},
         average_age_seconds=sum(ages) / len(ages) if ages else 0.0,
@@ -413,4 +444,29 @@ def take_stats(
         ),
         alerts=dict(books.alerts),
         open_sessions=tuple(_session_stats(running, clock) for running in sessions.running.values()),
+    )
+
+
+def _account(provider: ProviderView, now: Instant) -> ProviderStats:
+    gate = provider.gate
+    left = gate.free_at - now
+    return ProviderStats(
+        state=gate.breaker.state(now),
+        sessions=provider.sessions,
+        max_sessions=provider.limit,
+        learnt_max_sessions=gate.ceiling.learnt,
+        creates_per_minute=gate.pace.per_minute,
+        retry_in=round(max(0.0, left), 3) if left < NEVER else 0.0,
+        last_error=gate.last_error,
+    )
+
+
+def _route(view: View, platform: str, now: Instant) -> RouteStats:
+    ladder = view.ladders.get(platform)
+    costs = view.costs.get(platform, {})
+    return RouteStats(
+        routing=view.rules.platforms[platform].routing,
+        order=view.route(platform, now),
+        level=0 if ladder is None else ladder.level(now),
+        costs={name: None if cost is None else cost.text() for name, cost in costs.items()},
     )

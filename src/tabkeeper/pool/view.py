@@ -11,6 +11,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 from tabkeeper.clock import Instant
+from tabkeeper.money import Money
 from tabkeeper.pool.keep import Keeper
 from tabkeeper.pool.model import (
     ENDING,
@@ -25,6 +26,8 @@ from tabkeeper.pool.model import (
     State,
 )
 from tabkeeper.pool.queue import Key, Turns, WaitQueue
+from tabkeeper.providers.breaker import Gate
+from tabkeeper.providers.route import Ladder
 
 
 class LaneView:
@@ -32,6 +35,7 @@ class LaneView:
 
     __slots__ = (
         "blocked_by",
+        "fits",
         "idle",
         "key",
         "live",
@@ -58,7 +62,9 @@ class LaneView:
         self.wants_at: Instant = 0.0
         """No creation is begun before then (a budget said no)."""
         self.paid_from: Instant = 0.0
-        """Until then only free providers are used (`on_exceed = "fallback"`)."""
+        """Until then only providers in `fits` are used (`on_exceed = "fallback"`)."""
+        self.fits: frozenset[str] = frozenset()
+        """Providers whose worst case fitted into what a budget had left."""
         self.poor_until: Instant = 0.0
         """Until then nobody is evicted for it, and nothing is bought while sessions of it live: a budget has just
         said no, and may again."""
@@ -71,18 +77,19 @@ class LaneView:
 
 
 class ProviderView:
-    """One provider account: how many sessions, and until when it is left alone after failures."""
+    """One provider account: its sessions, and when one more may be created."""
 
-    __slots__ = ("failures", "idle", "last_error", "limit", "name", "retry_at", "sessions")
+    __slots__ = ("gate", "idle", "limit", "name", "retry_at", "sessions")
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, gate: Gate) -> None:
         self.name = name
-        self.limit = limit
+        self.gate = gate
         self.sessions = 0
         self.idle: OrderedDict[str, Session] = OrderedDict()
-        self.failures = 0
-        self.retry_at: Instant = 0.0
-        self.last_error = ""
+        self.limit = gate.ceiling.limit
+        """Sessions at once, as the gate says."""
+        self.retry_at: Instant = gate.free_at
+        """No creation is begun before then, as the gate says; never while one session is being tried."""
 
 
 class View:
@@ -99,9 +106,31 @@ class View:
         self.lanes: dict[Lane, LaneView] = {}
         names = {name for platform in rules.platforms.values() for name in platform.providers}
         self.providers = {
-            name: ProviderView(name, rules.provider_limits.get(name, rules.max_sessions))
+            name: ProviderView(
+                name,
+                Gate(
+                    rules.provider_limits.get(name, rules.max_sessions),
+                    threshold=rules.breaker_failures.get(name, 3),
+                    per_minute=rules.provider_paces.get(name),
+                ),
+            )
             for name in sorted(names)
         }
+        self.routes: dict[str, tuple[str, ...]] = {
+            name: platform.providers for name, platform in rules.platforms.items()
+        }
+        """In which order each platform asks its providers, where no ladder decides."""
+        self.ladders: dict[str, Ladder] = {
+            name: Ladder(
+                p.providers, after=p.escalate_after, hold=p.escalate_hold, successes=p.escalate_successes
+            )
+            for name, p in rules.platforms.items()
+            if p.routing == "escalate"
+        }
+        self.costs: dict[str, dict[str, Money | None]] = {}
+        """What a lease is expected to cost, by platform and provider; for people."""
+        self.learning: set[str] = set()
+        """Providers whose limit of sessions is learnt and will be tried again."""
         self.by_platform: Counter[str] = Counter()
         self.by_state: Counter[State] = Counter()
         self.waiting_by_tenant: Counter[str] = Counter()
@@ -164,6 +193,32 @@ class View:
     def promised_tenants(self) -> list[str]:
         """Tenants for whom no further creation may begin."""
         return [tenant for tenant in self.rules.tenant_limits if self.tenant_promised(tenant)]
+
+    # ── providers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def route(self, platform: str, now: Instant) -> tuple[str, ...]:
+        """Return all providers of a platform in the order in which they are to be asked."""
+        ladder = self.ladders.get(platform)
+        return self.routes[platform] if ladder is None else ladder.order(now)
+
+    def gate_changed(self, provider: ProviderView, now: Instant) -> None:
+        """Take over what a provider's gate says, and see to it that a plan is made when that changes with time."""
+        gate = provider.gate
+        provider.limit = gate.ceiling.limit
+        if gate.ceiling.raise_at < NEVER:
+            self.learning.add(provider.name)
+            self.wake_at_least(gate.ceiling.raise_at)
+        else:
+            self.learning.discard(provider.name)
+        provider.retry_at = gate.free_at
+        if now < provider.retry_at < NEVER:
+            self.wake_at_least(provider.retry_at)
+
+    def raise_limits(self, now: Instant) -> None:
+        """Let providers try one session more than was learnt, where it is time."""
+        for name in sorted(self.learning):
+            if self.providers[name].gate.ceiling.tick(now):
+                self.gate_changed(self.providers[name], now)
 
     # ── requests ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -319,7 +374,11 @@ class View:
         self.by_state[State.CREATING] += 1
         self.lane(session.lane).live += 1
         self.lane(session.lane).places += 1
-        self.providers[session.provider].sessions += 1
+        provider = self.providers[session.provider]
+        provider.sessions += 1
+        provider.gate.began(session.id, session.created_at)
+        if provider.gate.free_at != provider.retry_at:
+            self.gate_changed(provider, session.created_at)
         self.lane(session.lane).spare[session.id] = self.spare[session.id] = session
 
     def move(self, session: Session, state: State, now: Instant) -> None:
@@ -338,6 +397,10 @@ class View:
         elif old is State.CREATING:
             lane.spare.pop(session.id, None)
             self.spare.pop(session.id, None)
+            provider = self.providers[session.provider]
+            provider.gate.ended(session.id)
+            if provider.gate.free_at != provider.retry_at:
+                self.gate_changed(provider, now)
         session.state = state
         if old in SERVING and state not in SERVING:
             lane.live -= 1

@@ -124,6 +124,8 @@ class Check:
     ok: bool
     detail: str
     advice: str = ""
+    concurrency: int | None = None
+    """How many sessions the account may run at once, where the provider tells."""
 
 
 LostCallback = Callable[[str, str], None]

@@ -189,7 +189,13 @@ class BrowserUseProvider(HostedProvider):
         wanted, advice = self._settings.max_sessions, ""
         if wanted is not None and isinstance(most, int) and wanted > most:
             advice = f"set providers.{self.name}.max_sessions to {most} at most; more are refused"
-        return Check(name="account", ok=True, detail=told, advice=advice)
+        return Check(
+            name="account",
+            ok=True,
+            detail=told,
+            advice=advice,
+            concurrency=most if isinstance(most, int) else None,
+        )
 
     def _read(self, session: object) -> RemoteSession:
         if not isinstance(session, dict) or not isinstance(session.get("id"), str):

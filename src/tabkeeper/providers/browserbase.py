@@ -179,7 +179,13 @@ class BrowserbaseProvider(HostedProvider):
         advice = ""
         if wanted is not None and limits and wanted > max(limits):
             advice = f"set providers.{self.name}.max_sessions to {max(limits)} at most; more are refused"
-        return Check(name="account", ok=True, detail=f"the key is valid; {told}", advice=advice)
+        return Check(
+            name="account",
+            ok=True,
+            detail=f"the key is valid; {told}",
+            advice=advice,
+            concurrency=max(limits, default=None),
+        )
 
     def _read(self, session: object) -> RemoteSession:
         if not isinstance(session, dict) or not isinstance(session.get("id"), str):

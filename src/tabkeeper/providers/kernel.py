@@ -209,7 +209,13 @@ class KernelProvider(HostedProvider):
         told = f"the account may run {'?' if most is None else most} sessions"
         if used is not None:
             told += f" and runs {used}"
-        return Check(name="account", ok=True, detail=f"the key is valid; {told}", advice=advice)
+        return Check(
+            name="account",
+            ok=True,
+            detail=f"the key is valid; {told}",
+            advice=advice,
+            concurrency=most if isinstance(most, int) else None,
+        )
 
     def _read(self, session: object) -> RemoteSession:
         if not isinstance(session, dict) or not isinstance(session.get("session_id"), str):
