@@ -37,6 +37,13 @@ SAYS = {
         "1000 requests of one key, proxies: 1",
         "another proxy after a failure: True",
         "the same after a restart: True",
+    "routing.py": [
+        "news at plain: Welcome",
+        "shop at plain: Access denied",
+        "shop at plain: Access denied",
+        "shop at stealthy: Welcome",
+        "shop asks stealthy > plain; a lease costs about {'stealthy': '0.01', 'plain': '0.00'}",
+        "news asks plain > stealthy",
     ],
     "report.py": ["leases that reused a session: 1 of 4", "acme", "globex", "budget daily: $0.03"],
 }
