@@ -37,6 +37,7 @@ SAYS = {
         "1000 requests of one key, proxies: 1",
         "another proxy after a failure: True",
         "the same after a restart: True",
+    ],
     "routing.py": [
         "news at plain: Welcome",
         "shop at plain: Access denied",
