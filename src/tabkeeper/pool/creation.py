@@ -161,7 +161,7 @@ class Creation:
             running.proxy = self._proxied.pick(session.lane, in_use)
         except NoProxyError as error:
             del self._sessions.running[session.id]
-            request = self._board.failed(session, blame="no proxy", provider_wait=0.0, counts=False)
+            request = self._board.failed(session, blame="no proxy", setback=None, counts=False)
             if request is not None:
                 self._refuse(request, error)
             return False
