@@ -214,9 +214,9 @@ def test_drain_returns_when_the_last_lease_has_been_cleaned_up() -> None:
             lease = await get(w)
             running = w.pool._sessions.running[lease.session_id]
 
-            async def clean() -> bool:
+            async def clean() -> list[str]:
                 await asyncio.sleep(2)
-                return True
+                return []
 
             running.browser.used = True
             running.browser.clean = clean
@@ -236,9 +236,9 @@ def test_a_session_closed_while_its_lease_is_cleaned_bills_the_lease() -> None:
             lease = await get(w)
             running = w.pool._sessions.running[lease.session_id]
 
-            async def clean() -> bool:
+            async def clean() -> list[str]:
                 await asyncio.sleep(3)
-                return True
+                return []
 
             running.browser.used = True
             running.browser.clean = clean
