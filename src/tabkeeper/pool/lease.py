@@ -6,7 +6,8 @@ A lease is a thin hand on a `Holding`, the pool's own record of it; ending a lea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -266,11 +267,8 @@ class Lease:
                         "the lease's context is open already; pass its options at the first call"
                     )
                 return holding.context
-            try:
+            async with self._while_held():
                 holding.context = await self._open(options)
-            except Exception as error:
-                self._raise_if_lost(error)
-                raise
             return holding.context
 
     async def _open(self, options: dict[str, Any]) -> BrowserContext:
@@ -290,14 +288,26 @@ class Lease:
         Raises:
             LeaseLostError: the lease is over, or the browser died.
         """
-        context = await self.context()
-        try:
+        async with self._while_held():
+            context = await self.context()
             page = await self._host.browser_of(self._holding).new_page(context)
+        self._holding.pages.append(page)
+        return page
+
+    @asynccontextmanager
+    async def _while_held(self) -> AsyncIterator[None]:
+        """Give up when the lease is lost: Playwright may never answer what a browser was asked as it died."""
+        holding = self._holding
+        scope = asyncio.timeout(None)
+        holding.scopes.add(scope)
+        try:
+            async with scope:
+                yield
         except Exception as error:
             self._raise_if_lost(error)
             raise
-        self._holding.pages.append(page)
-        return page
+        finally:
+            holding.scopes.discard(scope)
 
     async def use(self, operation: Callable[[Lease], Awaitable[T]], *, timeout: float | None = None) -> T:
         """Run `operation(lease)` within the platform's `use_timeout` (or `timeout` seconds).
