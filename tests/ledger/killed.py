@@ -74,7 +74,7 @@ async def work(url, notes):
     await asyncio.gather(*(lease_and_pay(me) for me in range(6)), reconcile())
 
 
-def main(work=work):
+def main():
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         url, path = line.split()

@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 class Workers:
     """Starts workers by way of one parent that forks them, and kills them."""
 
-    def __init__(self, url, folder, module="tests.ledger.killed"):
+    def __init__(self, url, folder):
         self._url, self._folder = url, folder
         self._parent = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", "tests.ledger.killed"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

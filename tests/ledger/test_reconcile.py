@@ -61,6 +61,21 @@ async def test_many_processes_that_compare_at_once_adjust_once(ledger_url):
         await one.aclose()
 
 
+async def test_control_a_difference_worked_out_before_the_transaction_is_booked_many_times(ledger_url):
+    async with opened(ledger_url, check=False) as ledger:
+        await settled(ledger)
+
+        async def naive():
+            ((cost,),) = query(ledger_url, "SELECT cost_n FROM session")
+            await asyncio.sleep(0)
+            await ledger.transact(
+                lambda tx: tx.run("UPDATE session SET cost_n = cost_n + :d", d=5 * CENT - cost)
+            )
+
+        await asyncio.gather(*(naive() for _ in range(5)))
+        assert query(ledger_url, "SELECT cost_n FROM session") == [(21 * CENT,)]
+
+
 async def test_an_adjustment_counts_in_the_day_of_the_session_not_in_that_of_the_look(ledger_url):
     clock = VirtualClock(NOON)
     async with opened(ledger_url, budgets=[DAILY], clock=clock) as ledger:
