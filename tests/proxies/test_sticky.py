@@ -215,8 +215,8 @@ def test_close_list_and_clear() -> None:
     assert all(sticky.pool.standing(p.id).in_use == 0 for p in sticky.pool.all())
 
 
-def test_bindings_survive_a_restart(tmp_path) -> None:
-    url = f"sqlite:///{tmp_path}/p.db"
+def test_bindings_survive_a_restart(ledger_url) -> None:
+    url = ledger_url
     with StickyProxies.open(url, _proxies(), fallback="random") as sticky:
         before = {f"k{i}": sticky.get(f"k{i}").id for i in range(50)}
         sticky.close("k0")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Error as PlaywrightError
 
+from tabkeeper.cli.app import run
 from tabkeeper.config import ProviderSettings, parse_config
 from tabkeeper.errors import ConfigError, MissingKeyError, NoProxyError
 from tabkeeper.pool.pool import SessionPool
@@ -144,6 +146,58 @@ async def test_a_key_whose_proxy_dies_fails_over_and_its_idle_session_is_not_use
             assert lease.proxy.id != first
             assert await title(lease, port) == "shop"
         assert pool.sticky.stats().failovers == 1
+
+
+async def test_an_identity_keeps_its_proxy_by_itself(start, tmp_path) -> None:
+    proxies = {name: start(name) for name in ("one", "two")}
+    async with site() as port, pool_with(tmp_path, {n: p.url() for n, p in proxies.items()}) as pool:
+        seen = []
+        for _ in range(2):
+            async with pool.get_session("web", identity="ada") as lease:
+                seen.append(lease.proxy.id)
+                await title(lease, port)
+                kept = lease.session_id
+            await pool.close_session(kept)
+        assert len(set(seen)) == 1
+        for _ in range(3):
+            pool.proxies.report(seen[0], ok=False, error="banned")
+        async with pool.get_session("web", identity="ada") as lease:
+            assert lease.proxy.id != seen[0]
+
+
+async def test_a_session_whose_proxy_has_failed_is_closed_instead_of_reused(start, tmp_path) -> None:
+    proxies = {name: start(name) for name in ("one", "two")}
+    async with pool_with(tmp_path, {n: p.url() for n, p in proxies.items()}) as pool:
+        async with pool.get_session("web") as lease:
+            first, session = lease.proxy.id, lease.session_id
+        async with pool.get_session("web") as lease:
+            assert lease.session_id == session
+        for _ in range(3):
+            pool.proxies.report(first, ok=False, error="banned")
+        async with pool.get_session("web") as lease:
+            assert lease.session_id != session
+            assert lease.proxy.id != first
+
+
+async def test_what_people_do_to_proxies_reaches_a_pool_that_runs(start, tmp_path, monkeypatch) -> None:
+    one, two = start("one"), start("two")
+    async with site() as port, pool_with(tmp_path, {"one": one.url()}) as pool:
+        for _ in range(10):
+            pool.proxies.report("one", ok=False, error="banned")
+        await pool._jobs.run("proxies")
+        assert pool.proxies.health("one") is Health.DEAD
+        (tmp_path / "tabkeeper.toml").write_text(
+            f'[ledger]\nurl = "sqlite:///{tmp_path}/books.db"\n[[proxies]]\nid = "one"\nurl = "{one.url()}"\n'
+        )
+        monkeypatch.setenv("TABKEEPER_CONFIG", str(tmp_path / "tabkeeper.toml"))
+        for command in (["add", "two", two.url()], ["probe", "--url", f"http://127.0.0.1:{port}/"]):
+            assert await asyncio.to_thread(run, ["proxies", *command]) == 0
+        await pool._jobs.run("proxies")
+        assert pool.proxies.health("one") is Health.HEALTHY
+        assert pool.proxies.health("two") is Health.HEALTHY
+        assert await asyncio.to_thread(run, ["proxies", "retire", "two"]) == 0
+        await pool._jobs.run("proxies")
+        assert [proxy.id for proxy in pool.proxies.all()] == ["one"]
 
 
 async def test_what_a_caller_has_had_enough_of_is_not_used(start, tmp_path) -> None:

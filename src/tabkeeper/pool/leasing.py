@@ -222,7 +222,13 @@ class Leases:
             hashed = keyed_hash(self._identity_key, ask.tenant, ask.platform, ask.identity)
             return Lane(ask.platform, ask.tenant, hashed)
         known = self._view.sessions.get(ask.session_id or "")
-        if known is not None and known.lane[:2] == (ask.platform, ask.tenant) and known.state in SERVING:
+        held = ask.sticky is not None or bool(ask.failed_proxies)
+        if (
+            known is not None
+            and not held
+            and known.lane[:2] == (ask.platform, ask.tenant)
+            and known.state in SERVING
+        ):
             return known.lane  # the session's id is as good as the identity that it is of
         return Lane(ask.platform, owner, proxy=self._proxy_of(ask))
 

@@ -59,13 +59,15 @@ class Proxied:
         self._config = config
         self._providers = providers
         self._database = database
+        self.on = bool(config.proxies) or any(one.proxies for one in config.platforms.values())
+        """Whether this pool has anything to do with proxies."""
         settings = config.proxy_pool
         self.pool = ProxyPool(
             configured(config),
             strategy=settings.strategy,
             rules=rules_from(settings),
             clock=clock,
-            rng=Random(rng.getrandbits(64)),  # noqa: S311 - its choices must not shift those of others
+            rng=Random(rng.getrandbits(64) if self.on else 0),  # noqa: S311 - no secrets, and none of others' chance
         )
         self.sticky = StickyProxies(
             self.pool,
@@ -79,8 +81,6 @@ class Proxied:
         )
         self._changed: Callable[[], object] = lambda: None
         self._saving: asyncio.Lock = asyncio.Lock()
-        self.on = bool(config.proxies) or any(one.proxies for one in config.platforms.values())
-        """Whether this pool has anything to do with proxies."""
 
     async def start(self, changed: Callable[[], object]) -> None:
         """Read what is stored, and see to it that every platform can have its proxies.

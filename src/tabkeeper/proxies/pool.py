@@ -143,15 +143,21 @@ class ProxyPool:
 
     # ── which ones there are ───────────────────────────────────────────────────────────────────────────────────────
 
-    def add(self, proxy: Proxy, track: Track | None = None) -> None:
+    def add(self, proxy: Proxy) -> None:
         """Take a proxy in; one of the same id is replaced and keeps its record."""
         with self._lock:
             known = self._entries.get(proxy.id)
             if known is None:
-                self._entries[proxy.id] = Entry(proxy, track or Track(self.rules))
+                self._entries[proxy.id] = Entry(proxy, Track(self.rules))
             else:
                 known.proxy = proxy
-                known.track = track or known.track
+
+    def adopt(self, proxy_id: str, track: Track) -> None:
+        """Take over a record that was stored, unless there is a newer one that is not stored yet."""
+        with self._lock:
+            entry = self._entries.get(proxy_id)
+            if entry is not None and proxy_id not in self._changed:
+                entry.track = track
 
     def remove(self, proxy_id: str) -> bool:
         """Choose a proxy no more; False if there is none of that id. Keys that had it get another."""

@@ -111,6 +111,7 @@ class ProxyStore:
         self._fixed = fixed
         self._environ = os.environ if environ is None else environ
         self._loaded: dict[str, Any] = {}
+        self._states: dict[str, Any] = {}
         self.unreadable: dict[str, str] = {}
         """Stored proxies that cannot be used, and why."""
 
@@ -152,7 +153,7 @@ class ProxyStore:
         def work(tx: Statements) -> dict[str, Any]:
             self.write(tx, changes)
             rows.drop_expired(tx, self.wall_now())
-            return self.read(tx, records=False)
+            return self.read(tx)
 
         try:
             found = await database.transact(work)
@@ -200,11 +201,11 @@ class ProxyStore:
             else:
                 rows.put_binding(tx, now=now, **row)
 
-    def read(self, tx: Statements, *, records: bool = True) -> dict[str, Any]:
+    def read(self, tx: Statements) -> dict[str, Any]:
         """Read what is stored, for `take`."""
         return {
             "proxies": rows.live_proxies(tx),
-            "states": rows.states(tx) if records else {},
+            "states": rows.states(tx),
             "bindings": rows.bindings(tx, self.wall_now()),
         }
 
@@ -219,8 +220,9 @@ class ProxyStore:
                 self._take_proxy(row)
         self._loaded = stored
         for proxy_id, state in found["states"].items():
-            if proxy_id in self.pool:
-                self.pool.add(self.pool.get(proxy_id), self._track(state))
+            if self._states.get(proxy_id) != state:
+                self._states[proxy_id] = state
+                self.pool.adopt(proxy_id, self._track(state))
         if self.sticky is not None:
             self.sticky.adopt([self._to_binding(row) for row in found["bindings"] if row.proxy in self.pool])
 
