@@ -172,6 +172,13 @@ async def test_a_session_whose_proxy_has_failed_is_closed_instead_of_reused(star
             first, session = lease.proxy.id, lease.session_id
         async with pool.get_session("web") as lease:
             assert lease.session_id == session
+        third = start("three").url()
+        pool.proxies.add(proxy_from_url(third, id="three"))
+        for _ in range(3):  # the turn would be another's, but the session is there
+            async with pool.get_session("web", failed_proxies=["one"]) as lease:
+                kept = lease.session_id
+            async with pool.get_session("web", failed_proxies=["one"]) as lease:
+                assert lease.session_id == kept
         for _ in range(3):
             pool.proxies.report(first, ok=False, error="banned")
         async with pool.get_session("web") as lease:
@@ -205,6 +212,9 @@ async def test_what_a_caller_has_had_enough_of_is_not_used(start, tmp_path) -> N
     async with pool_with(tmp_path, {"one": one.url(), "two": "http://127.0.0.1:9"}) as pool:
         async with pool.get_session("web", failed_proxies=["two"]) as lease:
             assert lease.proxy.id == "one"
+            session = lease.session_id
+        async with pool.get_session("web", failed_proxies=["two"]) as lease:
+            assert lease.session_id == session
         with pytest.raises(NoProxyError, match="list of failed ones"):
             await pool.get_session("web", failed_proxies=["one", "two"])
 

@@ -218,7 +218,7 @@ class Leases:
 
     def _lane_of(self, ask: Ask, owner: str | None) -> Lane:
         if ask.identity is not None:
-            self._proxy_of(ask)
+            self._proxy_of(ask, owner)
             hashed = keyed_hash(self._identity_key, ask.tenant, ask.platform, ask.identity)
             return Lane(ask.platform, ask.tenant, hashed)
         known = self._view.sessions.get(ask.session_id or "")
@@ -230,15 +230,22 @@ class Leases:
             and known.state in SERVING
         ):
             return known.lane  # the session's id is as good as the identity that it is of
-        return Lane(ask.platform, owner, proxy=self._proxy_of(ask))
+        return Lane(ask.platform, owner, proxy=self._proxy_of(ask, owner))
 
-    def _proxy_of(self, ask: Ask) -> str | None:
+    def _proxy_of(self, ask: Ask, owner: str | None) -> str | None:
+        idle: list[str] = []
+        if ask.failed_proxies and ask.sticky is None:
+            lanes = (session.lane for session in self._view.idle.values())
+            idle = [
+                one.proxy for one in lanes if one.proxy and one == Lane(ask.platform, owner, proxy=one.proxy)
+            ]
         return self._proxied.hold_to(
             ask.platform,
             ask.tenant,
             sticky=ask.sticky,
             failed=ask.failed_proxies,
             identity=ask.identity is not None,
+            idle=idle,
         )
 
     # ── leases that share a session (identity = "shared") ──────────────────────────────────────────────────────────

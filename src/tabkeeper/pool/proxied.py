@@ -130,9 +130,19 @@ class Proxied:
     # ── for requests ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def hold_to(
-        self, platform: str, tenant: str, *, sticky: str | None, failed: Collection[str], identity: bool
+        self,
+        platform: str,
+        tenant: str,
+        *,
+        sticky: str | None,
+        failed: Collection[str],
+        identity: bool,
+        idle: Collection[str],
     ) -> str | None:
         """Return the proxy that a request is held to; None if any of its platform's will do, or none.
+
+        Without a key it is one of `idle`, the proxies of idle sessions that it could have, if any fits: what is paid
+        for already is cheaper than a new session.
 
         Raises:
             ConfigError: the platform has no proxies.
@@ -156,6 +166,9 @@ class Proxied:
             raise ValueError("an identity keeps its own proxy; leave out sticky and failed_proxies")
         wanted = self._wanted(platform, failed)
         if sticky is None:
+            for proxy_id in idle:
+                if self.pool.usable(proxy_id) and wanted.fits(self.pool.get(proxy_id)):
+                    return proxy_id
             return self.pool.choose(self._strategy(settings), wanted=wanted).id
         key = sticky if not sticky or tenant == "default" else f"{tenant}:{sticky}"
         return self.sticky.get(key, failed=wanted.failed, among=wanted.among).id
