@@ -92,6 +92,17 @@ def put_binding(tx: Statements, *, now: int, **values: Any) -> None:
     )
 
 
+def count_uses(tx: Statements, *, key: str, proxy: str, used_at: int, uses: int, **_: Any) -> None:
+    """Note that a binding was used; what another process made of it meanwhile stays."""
+    tx.run(
+        "UPDATE proxy_binding SET used_at = :used_at, uses = :uses WHERE key = :key AND proxy = :proxy",
+        key=key,
+        proxy=proxy,
+        used_at=used_at,
+        uses=uses,
+    )
+
+
 def drop_binding(tx: Statements, key: str) -> None:
     """Forget a binding."""
     tx.run("DELETE FROM proxy_binding WHERE key = :key", key=key)

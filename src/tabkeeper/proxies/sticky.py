@@ -7,7 +7,7 @@ no event loop, and may be called from threads and tasks alike.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -93,7 +93,8 @@ class StickyProxies:
         self._on_stop: Callable[[], None] | None = None
         self._lock: AbstractContextManager[object] = threading.Lock()
         self._bindings: dict[str, Binding] = {}
-        self._unsaved: dict[str, None] = {}
+        self._unsaved: dict[str, bool] = {}
+        """What is to be saved: True where more changed than the count of uses."""
         self._created = self._failovers = self._expired = self._closed = self._requests = 0
         self._lifetimes = self._longest = 0.0
 
@@ -191,7 +192,7 @@ class StickyProxies:
                 binding = replace(binding, proxy=proxy.id, failovers=binding.failovers + 1)
             self._requests += 1
             self._bindings[key] = replace(binding, used_at=now, uses=binding.uses + 1)
-            self._unsaved[key] = None
+            self._unsaved[key] = urgent or self._unsaved.get(key, False)
         if urgent:
             self._tell()
         return proxy
@@ -224,7 +225,7 @@ class StickyProxies:
             if binding is None:
                 return False
             self._bindings[key] = replace(binding, expires_at=now + seconds)
-            self._unsaved[key] = None
+            self._unsaved[key] = True
         self._tell()
         return True
 
@@ -299,7 +300,7 @@ class StickyProxies:
 
     def _end(self, binding: Binding) -> None:
         del self._bindings[binding.key]
-        self._unsaved[binding.key] = None
+        self._unsaved[binding.key] = True
         lived = min(self._clock.monotonic(), binding.expires_at) - binding.created_at
         self._lifetimes += lived
         self._longest = max(self._longest, lived)
@@ -311,16 +312,17 @@ class StickyProxies:
 
     # ── for the store ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def take_unsaved(self) -> dict[str, Binding | None]:
-        """Return what changed since the last call, by key; None for a key that is gone."""
+    def take_unsaved(self) -> dict[str, tuple[Binding | None, bool]]:
+        """Return what changed since the last call, by key: the binding (None: gone), and if more than uses did."""
         with self._lock:
             unsaved, self._unsaved = self._unsaved, {}
-            return {key: self._bindings.get(key) for key in unsaved}
+            return {key: (self._bindings.get(key), more) for key, more in unsaved.items()}
 
-    def not_saved(self, keys: Iterable[str]) -> None:
+    def not_saved(self, keys: Mapping[str, bool]) -> None:
         """Give back what could not be saved."""
         with self._lock:
-            self._unsaved.update(dict.fromkeys(keys))
+            for key, more in keys.items():
+                self._unsaved[key] = more or self._unsaved.get(key, False)
 
     def adopt(self, stored: Collection[Binding]) -> None:
         """Take over what the database says, except where this process knows better."""
@@ -329,14 +331,14 @@ class StickyProxies:
             known = {binding.key for binding in stored}
             for binding in stored:
                 mine = self._bindings.get(binding.key)
-                if binding.key in self._unsaved or binding.expires_at <= now or mine == binding:
+                if self._unsaved.get(binding.key) or binding.expires_at <= now or mine == binding:
                     continue
                 if mine is None or mine.proxy != binding.proxy:
                     if mine is not None:
                         self.pool.ended(mine.proxy)
                     self.pool.began(binding.proxy)
                 self._bindings[binding.key] = binding
-            for key in [one for one in self._bindings if one not in known and one not in self._unsaved]:
+            for key in [one for one in self._bindings if one not in known and not self._unsaved.get(one)]:
                 self.pool.ended(self._bindings.pop(key).proxy)
 
 

@@ -77,7 +77,7 @@ def _from_settings(one: ProxySettings) -> Proxy:
 @dataclass(frozen=True, slots=True)
 class _Changes:
     tracks: list[tuple[str, dict[str, Any]]]
-    bindings: list[tuple[str, dict[str, Any] | None]]
+    bindings: list[tuple[str, dict[str, Any] | None, bool]]
 
     def __bool__(self) -> bool:
         return bool(self.tracks or self.bindings)
@@ -182,22 +182,24 @@ class ProxyStore:
             for proxy_id, track in self.pool.take_changed()
         ]
         unsaved = {} if self.sticky is None else self.sticky.take_unsaved()
-        return _Changes(tracks, [(key, self._to_row(one)) for key, one in unsaved.items()])
+        return _Changes(tracks, [(key, self._to_row(one), more) for key, (one, more) in unsaved.items()])
 
     def put_back(self, changes: _Changes) -> None:
         """Write it another time."""
         self.pool.not_saved(proxy_id for proxy_id, _ in changes.tracks)
         if self.sticky is not None:
-            self.sticky.not_saved(key for key, _ in changes.bindings)
+            self.sticky.not_saved({key: more for key, _, more in changes.bindings})
 
     def write(self, tx: Statements, changes: _Changes) -> None:
         """Write what `changes` gave."""
         now = self.wall_now()
         for proxy_id, values in changes.tracks:
             rows.put_state(tx, proxy=proxy_id, **values)
-        for key, row in changes.bindings:
+        for key, row, more in changes.bindings:
             if row is None:
                 rows.drop_binding(tx, key)
+            elif not more:
+                rows.count_uses(tx, **row)
             else:
                 rows.put_binding(tx, now=now, **row)
 
