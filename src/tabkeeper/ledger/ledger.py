@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import BudgetSettings, PoolConfig
 from tabkeeper.errors import BudgetExceededError, LedgerUnavailableError, NoPriceError
-from tabkeeper.ledger import invariants, processes, registry, schema, sums, usage
+from tabkeeper.ledger import histories, invariants, processes, registry, schema, sums, usage
 from tabkeeper.ledger.alerting import AlertOutbox
 from tabkeeper.ledger.budgets import Denial
 from tabkeeper.ledger.drift import DriftBook
@@ -424,6 +424,18 @@ class Ledger:
     async def habits(self, platform: str) -> Habits:
         """Learn from the usage log how long a platform's leases and sessions last."""
         return await self._read(lambda c: usage.habits(c, platform))
+
+    async def latest_leases(self, since: datetime) -> list[usage.UsedLease]:
+        """Return the newest leases (bounded) granted since an instant, the oldest of them first."""
+        return await self._read(lambda c: usage.latest_leases(c, since))
+
+    async def latest_creations(self, since: datetime) -> list[usage.Readied]:
+        """Return how long the newest sessions (bounded) took to become ready, the oldest of them first."""
+        return await self._read(lambda c: usage.latest_creations(c, since))
+
+    async def history(self, session_id: str) -> histories.SessionHistory | None:
+        """Return what is known of a session, running or ended; None if it was never held for."""
+        return await self._read(lambda c: histories.history(c, session_id))
 
     async def allowances_used(self) -> dict[tuple[str, str, str], int]:
         """Return what was used of this month's allowances (UTC), by provider, plan and kind."""

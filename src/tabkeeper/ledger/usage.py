@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -11,6 +12,56 @@ from tabkeeper.ledger.instants import micros
 
 _MOST = 200
 """Older ones have no weight any more; see `expected.Lengths`."""
+
+
+MOST_REPLAYED = 20_000
+"""Leases that a start learns from at most; older ones weigh next to nothing."""
+
+_MOST_CREATIONS = 200
+
+
+class UsedLease(NamedTuple):
+    """A lease of the usage log: for whom, and when. Instants in microseconds since 1970."""
+
+    platform: str
+    tenant: str
+    identity: str | None
+    requested_at: int
+    granted_at: int
+    released_at: int
+
+
+class Readied(NamedTuple):
+    """A session that became ready."""
+
+    provider: str
+    seconds: float
+    """What that took."""
+
+
+def latest_leases(connection: Connection, since: datetime) -> list[UsedLease]:
+    """Return the newest leases granted since an instant, the oldest of them first."""
+    rows = connection.execute(
+        text(
+            "SELECT l.platform, l.tenant, s.identity, l.requested_at, l.granted_at, l.released_at FROM lease l "
+            "LEFT JOIN session s ON s.id = l.session_id WHERE l.granted_at >= :since "
+            "ORDER BY l.granted_at DESC, l.id DESC LIMIT :most"
+        ),
+        {"since": micros(since), "most": MOST_REPLAYED},
+    ).all()
+    return [UsedLease(*row) for row in reversed(rows)]
+
+
+def latest_creations(connection: Connection, since: datetime) -> list[Readied]:
+    """Return how long the newest sessions created since an instant took to become ready, the oldest first."""
+    rows = connection.execute(
+        text(
+            "SELECT provider, active_at - created_at AS us FROM session WHERE created_at >= :since "
+            "AND active_at IS NOT NULL ORDER BY created_at DESC, id DESC LIMIT :most"
+        ),
+        {"since": micros(since), "most": _MOST_CREATIONS},
+    ).all()
+    return [Readied(row.provider, max(0, row.us) / 1_000_000) for row in reversed(rows)]
 
 
 def habits(connection: Connection, platform: str) -> Habits:

@@ -141,10 +141,13 @@ class Gaps:
         """Learn from leases of earlier runs, before the first one of this run."""
         events: list[tuple[Instant, int, PastLease]] = []
         for lease in leases:
-            events += ((lease.granted_at, 1, lease), (lease.ended_at, 0, lease))
+            # At one instant what ends makes way for what begins, unless it has only begun itself.
+            at_once = lease.ended_at <= lease.granted_at
+            events.append((lease.granted_at, 1, lease))
+            events.append((max(lease.granted_at, lease.ended_at), 2 if at_once else 0, lease))
         begun: set[int] = set()
-        for at, starts, lease in sorted(events, key=lambda event: event[:2]):
-            if starts:
+        for at, kind, lease in sorted(events, key=lambda event: event[:2]):
+            if kind == 1:
                 begun.add(id(lease))
                 self.started(lease.lane, lease.asked_at)
             elif id(lease) in begun:
@@ -186,3 +189,13 @@ def _mix(own: Histogram, prior: list[float]) -> list[float]:
     share = 1.0 / (own.total + PRIOR)
     wide = PRIOR * share
     return [mine + wide * other for mine, other in zip(own.weights(share), prior, strict=True)]
+
+
+def median(law: list[float]) -> float:
+    """Return the gap that half of all are shorter than, to a bin: a mean says little with so long a tail."""
+    seen = 0.0
+    for chance, gap in zip(law, MIDS, strict=True):
+        seen += chance
+        if seen >= 0.5:
+            return gap
+    return MIDS[-1]

@@ -12,7 +12,7 @@ from math import exp
 from statistics import fmean
 
 from tabkeeper.clock import Instant
-from tabkeeper.pool.gaps import EDGES, MIDS, Gaps
+from tabkeeper.pool.gaps import EDGES, MIDS, Gaps, median
 from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import Lane, Rules, Session, Verdict
 
@@ -44,9 +44,12 @@ class Keeper:
 
     def created(self, session: Session, now: Instant) -> None:
         """A session became ready; its creation took that long, and was metered."""
-        took = now - session.created_at
-        known = self._setup.get(session.provider)
-        self._setup[session.provider] = took if known is None else known + _SETUP_SHARE * (took - known)
+        self.creation_took(session.provider, now - session.created_at)
+
+    def creation_took(self, provider: str, took: float) -> None:
+        """A creation took so many seconds, in this run or an earlier one."""
+        known = self._setup.get(provider)
+        self._setup[provider] = took if known is None else known + _SETUP_SHARE * (took - known)
 
     # ── how long ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,6 +88,10 @@ class Keeper:
             fresh=fresh,
             waiting=meter.bill(age + hold) - meter.bill(age),
             expected=expected,
+            gap=median(law),
+            rate=meter.rate,
+            fee=meter.fee,
+            cold_start=cold_start,
         )
 
     def _fresh(self, provider: str, meter: Meter, lane: Lane, level: int) -> tuple[float, list[float]]:

@@ -111,6 +111,14 @@ class Verdict:
     """What it costs to wait until `until` in vain."""
     expected: float = 0.0
     """The next lease's cost with this decision; `fresh` if it is closed at once."""
+    gap: float = 0.0
+    """Half of the gaps are expected to be shorter."""
+    rate: float = 0.0
+    """What a second costs in the long run."""
+    fee: float = 0.0
+    """What the provider takes for creating a session."""
+    cold_start: float = 0.0
+    """What a new session costs beyond the provider's bill; part of `fresh`."""
 
 
 @dataclass(slots=True, eq=False)

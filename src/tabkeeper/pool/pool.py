@@ -21,17 +21,19 @@ from tabkeeper.alerts.dispatch import Dispatcher
 from tabkeeper.alerts.webhook import Webhook
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import PoolConfig, load_config, parse_duration
-from tabkeeper.errors import PoolClosedError, PoolError, QueueTimeoutError, TabkeeperError
+from tabkeeper.errors import ConfigError, PoolClosedError, PoolError, QueueTimeoutError, TabkeeperError
 from tabkeeper.ledger.comparing import Tolerance
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.money import Money
 from tabkeeper.pool.board import MemoryBoard
 from tabkeeper.pool.checkup import Checkup
 from tabkeeper.pool.creation import Creation
+from tabkeeper.pool.explain import Explanation, explain_ended, explain_open
 from tabkeeper.pool.jobs import Jobs
 from tabkeeper.pool.keep import Keeper
 from tabkeeper.pool.lease import Lease, LeaseRequest
 from tabkeeper.pool.leasing import Ask, Leases
+from tabkeeper.pool.memory import remember
 from tabkeeper.pool.metrics import Metrics
 from tabkeeper.pool.model import (
     Action,
@@ -51,7 +53,7 @@ from tabkeeper.pool.reconciling import Reconciled, Reconciler
 from tabkeeper.pool.routing import Router
 from tabkeeper.pool.rules import meters_from, rules_from
 from tabkeeper.pool.sessions import Sessions
-from tabkeeper.pool.stats import Counts, JobStats, PoolStats, take_stats
+from tabkeeper.pool.stats import Counts, JobStats, PoolStats, session_stats, take_stats
 from tabkeeper.pool.sweeper import Sweeper, label_prefix
 from tabkeeper.pool.view import View
 from tabkeeper.pool.watch import PoolSample, Watch
@@ -179,6 +181,7 @@ class SessionPool:
             )
             rules = rules_from(self.config)
             keeper = Keeper(rules, meters_from(self.config, self._ledger))
+            await remember(keeper, self._ledger, self.config, self._clock)
             self._view = View(rules, self._new_id, keeper)
             self._board = MemoryBoard(self._view, self._clock, self._carry_out)
             counts = Counts()
@@ -580,6 +583,22 @@ class SessionPool:
         while session_id in self._sessions.running and self._sessions.tasks:
             await asyncio.wait(list(self._sessions.tasks), return_when=asyncio.FIRST_COMPLETED)
         return True
+
+    async def explain(self, session_id: str) -> Explanation:
+        """Say why a session is kept until when, or why and when it was closed; `str()` of it is for people.
+
+        Raises:
+            ConfigError: the ledger knows no session of this id.
+            LedgerUnavailableError: the session does not run in this pool, and the database is away.
+        """
+        self._check_opened()
+        running = self._sessions.running.get(session_id)
+        if running is not None:
+            return explain_open(session_stats(running, self._clock), self._clock.now())
+        found = await self._ledger.history(session_id)
+        if found is None:
+            raise ConfigError(f"the ledger knows no session {session_id!r}")
+        return explain_ended(found)
 
     async def reconcile(
         self, *, provider: str | None = None, since: datetime | None = None, dry_run: bool = False

@@ -25,6 +25,7 @@ from tabkeeper.pool.browser import Connections, SessionBrowser
 from tabkeeper.pool.caps import charged_bytes
 from tabkeeper.pool.debts import owe
 from tabkeeper.pool.health import Health
+from tabkeeper.pool.kept import nanos
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, Session, State
 from tabkeeper.pool.routing import Router
@@ -135,7 +136,7 @@ class Sessions:
         session = running.session
         assert running.remote is not None
         old = "lost" if session.state is State.LOST else "draining"
-        self.note(session, "", old, session.reason)
+        self.note(session, "", old, session.reason + _figures(session))
         if running.browser is not None:
             await self._disconnect(running.browser, session)
         if old == "lost":
@@ -248,3 +249,14 @@ class Sessions:
         self._ledger.record_state(
             StateChange(session_id=session.id, at=self._clock.now(), old=old, new=new, reason=reason)
         )
+
+
+def _figures(session: Session) -> str:
+    """What the decision to keep it no longer was made of; nothing where money had no say."""
+    verdict = session.verdict
+    if session.reason not in {"idle", "evicted"} or verdict is None or verdict.rule != "value":
+        return ""
+    return (
+        f": kept {verdict.until - verdict.decided_at:.0f} s; the next lease was expected to cost "
+        f"{nanos(verdict.expected)} that way, {nanos(verdict.fresh)} with a new session"
+    )

@@ -13,6 +13,7 @@ from tabkeeper.config import Dollars
 from tabkeeper.ledger.rates import accrued
 from tabkeeper.money import ZERO, Money
 from tabkeeper.pool.health import MB
+from tabkeeper.pool.kept import Kept, kept
 from tabkeeper.pool.model import ENDING, NEVER, State
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.view import ProviderView, View
@@ -140,6 +141,15 @@ class SessionStats(Frozen):
     memory_mb: float | None
     cost: Dollars
     """What it has cost so far by its price list."""
+    idle_since: datetime | None = None
+    kept: Kept | None = None
+    """While idle: until when, and why; None until that is decided."""
+    fresh_until: datetime | None = None
+    """It takes no new lease from then on."""
+    lease_ends: datetime | None = None
+    """While leased: when the lease is taken back."""
+    ending: str = ""
+    """While it ends: why."""
 
 
 class ProviderStats(Frozen):
@@ -336,11 +346,16 @@ def _by_name(counted: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _session_stats(running: Running, clock: Clock) -> SessionStats:
+def session_stats(running: Running, clock: Clock) -> SessionStats:
+    """Tell of one open session."""
     session, health, now = running.session, running.health, clock.monotonic()
+    today = clock.now()
 
-    def wall(at: float) -> datetime | None:
-        return clock.now() - timedelta(seconds=now - at) if at else None
+    def instant(at: Instant) -> datetime:
+        return today - timedelta(seconds=now - at)
+
+    def wall(at: Instant) -> datetime | None:
+        return instant(at) if at else None
 
     began = running.sent_at if running.sent else session.created_at
     return SessionStats(
@@ -350,13 +365,18 @@ def _session_stats(running: Running, clock: Clock) -> SessionStats:
         tenant=session.tenant,
         state=str(session.state),
         uses=session.uses,
-        created_at=clock.now() - timedelta(seconds=now - began),
+        created_at=instant(began),
         last_used=wall(running.last_used),
         last_refresh=wall(running.last_refresh),
         last_check=wall(running.checked_at),
         health=health.score,
         memory_mb=None if health.memory is None else round(health.memory / MB, 1),
         cost=accrued(running.hold.card, now - began) if running.hold and running.sent else ZERO,
+        idle_since=instant(session.idle_since) if session.state is State.IDLE else None,
+        kept=kept(session.verdict, instant) if session.state is State.IDLE and session.verdict else None,
+        fresh_until=instant(session.fresh_until) if session.fresh_until < NEVER else None,
+        lease_ends=instant(session.lease_ends) if session.lease_ends < NEVER else None,
+        ending=session.reason if session.state in ENDING else "",
     )
 
 
@@ -443,7 +463,7 @@ def take_stats(
             BudgetStats(name=b.name, limit=b.limit, spent=b.spent, held=b.held) for b in books.budgets
         ),
         alerts=dict(books.alerts),
-        open_sessions=tuple(_session_stats(running, clock) for running in sessions.running.values()),
+        open_sessions=tuple(session_stats(running, clock) for running in sessions.running.values()),
     )
 
 
