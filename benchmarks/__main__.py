@@ -11,7 +11,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,19 @@ from rich.table import Table
 
 from benchmarks import bench_lease, bench_ledger, bench_memory, bench_planner
 from benchmarks.common import machine, save
+from benchmarks.policy import bench as bench_policy
+from benchmarks.policy.cards import CASES
 
 BENCHES: dict[str, Callable[[str | None], dict[str, Any]]] = {
     "lease": bench_lease.run,
     "ledger": bench_ledger.run,
     "memory": lambda _: bench_memory.run(),
     "planner": lambda _: bench_planner.run(),
+    "policy": lambda _: bench_policy.run(),
 }
+
+DATABASE = {"lease", "ledger"}
+"""Benchmarks that want a PostgreSQL."""
 
 
 @contextmanager
@@ -69,19 +75,33 @@ def show(name: str, figures: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run what was named, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)}; default: all")
-    names = parser.parse_args().names or list(BENCHES)
+    parser.add_argument("--trace", action="append", type=Path, default=[], help="policy: replay this CSV")
+    parser.add_argument("--card", action="append", default=[], help=f"policy: of {', '.join(CASES)}")
+    asked = parser.parse_args(arguments)
+    names = asked.names or list(BENCHES)
     if unknown := [name for name in names if name not in BENCHES]:
         parser.error(f"unknown benchmark {unknown[0]!r}")
+    if unknown := [card for card in asked.card if card not in CASES]:
+        parser.error(f"unknown rate card {unknown[0]!r}")
+    if missing := [file for file in asked.trace if not file.is_file()]:
+        parser.error(f"there is no trace {missing[0]}")
     console = Console(width=140 if not sys.stdout.isatty() else None)
     console.print(machine())
-    with postgres_server() as url:
+    with postgres_server() if DATABASE.intersection(names) else nullcontext() as url:
         for name in names:
-            figures = BENCHES[name](url)
-            show(name, figures, console)
+            if name == "policy":
+                figures = bench_policy.run(asked.trace, asked.card)
+                bench_policy.show(figures, console)
+                if asked.card:
+                    continue  # a part; the results keep the whole
+                name = "-".join(["policy", *(figures if asked.trace else ())])
+            else:
+                figures = BENCHES[name](url)
+                show(name, figures, console)
             console.print(f"written to {save(name, figures).relative_to(Path.cwd())}\n")
     return 0
 
