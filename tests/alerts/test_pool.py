@@ -9,7 +9,7 @@ from tabkeeper.clock import VirtualClock
 from tabkeeper.config import parse_config
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import HoldRequest, SessionUsage
-from tabkeeper.pool.jobs import Jobs
+from tabkeeper.pool.watch import tell_oversteps
 from tabkeeper.reports.books import Books
 from tabkeeper.testing import FakeProvider, Faults, run_virtual
 
@@ -124,24 +124,9 @@ async def test_a_budget_that_will_not_last_is_told_once_in_its_window(tmp_path):
     )
     (found,) = await books.oversteps()
     assert (found.budget, found.expected.text(), found.limit.text()) == ("daily", "1.00", "0.90")
-    nobody = dict.fromkeys(
-        (
-            "sweeper",
-            "profiles",
-            "stats",
-            "sessions",
-            "watch",
-            "dispatcher",
-            "clock",
-            "checkup",
-            "board",
-            "ask_books",
-        )
-    )
-    jobs = Jobs(ledger=ledger, config=config, books=books, **nobody)
-    await jobs.check_budgets()
+    await tell_oversteps(books, ledger.alerts)
     clock.advance(60)
-    await jobs.check_budgets()
+    await tell_oversteps(books, ledger.alerts)
     forecasts = [event for event, _ in await ledger.alerts.recent(99) if event.kind == "forecast"]
     assert len(forecasts) == 1
     assert "expected to end 2026-03-10 at $1.00, over its limit of $0.90" in forecasts[0].detail

@@ -71,7 +71,7 @@ def console() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print `value` as indented JSON on standard output; instants in UTC with a Z, unknown types as their text."""
+    """Print `value` as indented JSON on standard output; instants in UTC with a Z, sets in order, unknown types as text."""
     sys.stdout.write(json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n")
 
 
@@ -80,5 +80,7 @@ def iso(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> object:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
     return iso(value) if isinstance(value, datetime) else str(value)

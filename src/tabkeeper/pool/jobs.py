@@ -16,7 +16,7 @@ from tabkeeper.pool.routing import Router
 from tabkeeper.pool.stats import JobStats, PoolStats
 from tabkeeper.pool.sweeper import Sweeper
 from tabkeeper.pool.timetable import Job, Timetable
-from tabkeeper.pool.watch import EVERY, Watch
+from tabkeeper.pool.watch import EVERY, Watch, tell_oversteps
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.reports.books import Books
 from tabkeeper.reports.days import DayReports
@@ -143,19 +143,9 @@ class Jobs:
         await self._ask_books()
 
     async def check_budgets(self) -> None:
-        """Raise an alert for each budget that is not expected to last, once in its window."""
-        if not self._config.alerts.forecast:
-            return
-        for one in await self._books.oversteps():
-            self._ledger.alerts.tell(
-                "forecast",
-                f"forecast|{one.window_id}",
-                one.detail,
-                budget=one.budget,
-                window_id=one.window_id,
-                amount=one.expected,
-                limit=one.limit,
-            )
+        """Raise an alert for each budget that is not expected to last."""
+        if self._config.alerts.forecast:
+            await tell_oversteps(self._books, self._ledger.alerts)
 
     async def reconcile(self) -> str:
         """Ask providers what they billed, and what runs there."""

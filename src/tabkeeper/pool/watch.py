@@ -12,6 +12,7 @@ from tabkeeper.config import AlertSettings
 from tabkeeper.ledger.alerting import AlertOutbox
 from tabkeeper.pool.stats import Counts, Frozen, PoolStats
 from tabkeeper.pool.view import View
+from tabkeeper.reports.books import Books
 
 EVERY = 60.0
 """Seconds between two samples."""
@@ -87,3 +88,17 @@ class Watch:
         for verdict in judge(tuple(self._window), self._settings):
             self._outbox.tell(verdict.kind, verdict.key, verdict.detail)
         return sample
+
+
+async def tell_oversteps(books: Books, outbox: AlertOutbox) -> None:
+    """Raise an alert for each budget whose window is forecast to end over its limit, once in the window."""
+    for one in await books.oversteps():
+        outbox.tell(
+            "forecast",
+            f"forecast|{one.window_id}",
+            one.detail,
+            budget=one.budget,
+            window_id=one.window_id,
+            amount=one.expected,
+            limit=one.limit,
+        )
