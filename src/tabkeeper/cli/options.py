@@ -71,7 +71,7 @@ def console() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print `value` as indented JSON on standard output; instants in UTC with a Z, sets in order, unknown types as text."""
+    """Print `value` as indented JSON; instants in UTC with a Z, sets in order, unknown types as their text."""
     sys.stdout.write(json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n")
 
 
