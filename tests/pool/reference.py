@@ -230,20 +230,7 @@ def how_to_help(view: View, request: Request, now: float, taken: Places) -> str 
                 and not poor(view, request, now)
             ):
                 return f"{session} to evict for {name}"
-            if frees(session, full, request.lane, name) and in_use_for(view, session, request, now):
-                return f"{session} to evict in use for {name}"
     return None
-
-
-def in_use_for(view: View, session: Session, request: Request, now: float) -> bool:
-    """Say whether a leased session may be taken from its holder for the request."""
-    if not view.rules.evict_in_use or session.state is not State.LEASED or poor(view, request, now):
-        return False
-    if request.lane.identity is not None and session.lane == request.lane:
-        return False
-    old_enough = now - session.leased_at >= view.rules.evict_in_use_after
-    assert session.covers is not None
-    return old_enough and session.covers.priority <= request.priority
 
 
 def check_not_overdue(view: View, now: float) -> None:
@@ -397,8 +384,6 @@ class _Facts:
     fresh_until: dict[str, float]
     stale_at: dict[str, float]
     idle_since: dict[str, float]
-    leased_at: dict[str, float]
-    priority: dict[str, int]
     uses: dict[str, int]
     waiting: dict[int, Request]
     holder: dict[str, str]
@@ -435,8 +420,6 @@ class Judge:
             fresh_until={s.id: s.fresh_until for s in sessions},
             stale_at={s.id: s.stale_at for s in sessions},
             idle_since={s.id: s.idle_since for s in sessions},
-            leased_at={s.id: s.leased_at for s in sessions},
-            priority={s.id: s.covers.priority for s in sessions if s.state is State.LEASED and s.covers},
             uses={s.id: s.uses for s in sessions},
             waiting=dict(view.requests),
             holder={s.id: s.covers.tenant for s in sessions if s.state is State.LEASED and s.covers},
@@ -579,8 +562,6 @@ class Judge:
             for request in facts.waiting.values():
                 full = request.tenant in limits and facts.leases[request.tenant] >= limits[request.tenant]
                 assert full or request.lane != session.lane, f"{session} is closed before {request} had it"
-        if session.reason == "evicted in use":
-            self._evicted_in_use(facts, session, now)
         if session.reason == "evicted":
             meant = session.covers
             assert meant is not None, f"{session} is evicted for nobody"
@@ -599,36 +580,6 @@ class Judge:
                 f"{session} is evicted and makes no room for {meant}: {fulls}"
             )
         facts.state[session.id] = State.DRAINING
-
-    def _evicted_in_use(self, facts: _Facts, session: Session, now: float) -> None:
-        rules, meant = self.view.rules, session.covers
-        assert rules.evict_in_use, f"{session} is taken from its holder"
-        assert meant is not None, f"{session} is evicted for nobody"
-        assert meant.id in facts.waiting
-        assert facts.state[session.id] is State.LEASED
-        assert not poor(self.view, meant, now), f"{session} is evicted for a lane without money"
-        fulls = {n: facts.places.full(meant.lane, n) for n in usable_providers(self.view, meant.lane, now)}
-        assert all(fulls.values()), f"{session} is evicted beside room: {fulls}"
-
-        def would_do(other: Session) -> bool:
-            return any(frees(other, full, meant.lane, n) for n, full in fulls.items())
-
-        assert would_do(session), f"{session} is evicted and makes no room for {meant}: {fulls}"
-        for other in self.view.sessions.values():
-            if other is session or not would_do(other):
-                continue
-            state = facts.state.get(other.id)
-            assert state is not State.IDLE, f"{session} is taken from its holder beside idle {other}"
-            if state is State.LEASED and facts.priority.get(other.id, 1 << 30) <= meant.priority:
-                older = facts.leased_at[other.id] < facts.leased_at[session.id]
-                assert not older, f"{other} was leased before {session}"
-        assert facts.priority[session.id] <= meant.priority, (
-            f"{session} is taken from somebody more important"
-        )
-        assert now - facts.leased_at[session.id] >= rules.evict_in_use_after, (
-            f"{session} is evicted too young"
-        )
-        facts.leases[facts.holder[session.id]] -= 1
 
     def _rivals_turn(self, facts: _Facts, session: Session, meant: Request) -> bool:
         """Say whether the session was taken from waiters of its own lane; then `meant` must be a whole step ahead."""
@@ -699,7 +650,7 @@ class Judge:
             if isinstance(action, Create):
                 made = action.session
                 taken.take(made.lane, made.provider, -1)
-            elif isinstance(action, Close) and action.session.reason.startswith("evicted"):
+            elif isinstance(action, Close) and action.session.reason == "evicted":
                 made = action.session
             else:
                 continue
@@ -720,8 +671,6 @@ class Judge:
                     room = not full
                     if isinstance(action, Close):
                         room = frees(made, full, request.lane, name) and not poor(view, request, now)
-                        if made.reason == "evicted in use":
-                            room = room and request.priority >= lucky.priority
                     assert not room, f"{request} could have had what {lucky} got: {action}"
             if isinstance(action, Create):
                 taken.take(made.lane, made.provider)

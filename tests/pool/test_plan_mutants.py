@@ -202,7 +202,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "lanes held back are not noted": ("plan", "view.stuck.update(", "set().update("),
     "platforms are parked while a provider is away": (
         "plan",
-        "                and len(providers) == len(lane.rules.providers)\n",
+        " and len(providers) == len(lane.rules.providers)",
         "",
     ),
     "places are kept though there is room": ("plan", "    _leave_places_not_needed(view, now)\n", ""),

@@ -203,10 +203,6 @@ class Rules:
     provider_limits: Mapping[str, int]
     """Absent: no limit."""
     eviction: Literal["value", "lru"] = "value"
-    evict_in_use: bool = False
-    """Whether a leased session makes room when no idle one can."""
-    evict_in_use_after: float = 0.0
-    """A lease this young is left alone."""
     provider_paces: Mapping[str, int] = field(default_factory=dict)
     """Creations a minute; absent: no limit."""
     breaker_failures: Mapping[str, int] = field(default_factory=dict)

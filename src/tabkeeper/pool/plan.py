@@ -74,11 +74,6 @@ def plan(view: View, now: Instant) -> list[Action]:
     actions += refusals
     if not view.draining:
         _create(view, now, actions)
-        while (
-            view.rules.evict_in_use and view.to_grant
-        ):  # a lease that ended made room under a tenant's limit
-            _grant(view, now, actions)
-            _create(view, now, actions)
     for request in view.newcomers:
         if request.waiting:
             view.watch(request)
@@ -212,9 +207,9 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
         for session in list(view.spare.values()):
             view.uncover(session)
     aside: set[Lane] = set()
-    while (
-        view.idle or view.vacating or view.rules.evict_in_use or len(view.sessions) < view.rules.max_sessions
-    ) and (wanting := view.next_wanting(aside)) is not None:
+    while (view.idle or view.vacating or len(view.sessions) < view.rules.max_sessions) and (
+        wanting := view.next_wanting(aside)
+    ) is not None:
         key, request = wanting
         lane = view.lanes[key]
         if now < lane.poor_until and lane.live:  # those who queue are served by what is paid for already
@@ -226,15 +221,13 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
             session = _new_session(view, lane, chosen, request, now)
             actions.append(Create(session))
             continue
-        victim = _victim(view, lane, providers, request, now)
+        victim = _victim(view, lane, providers, now)
         if victim is None:
+            full = view.by_platform[key.platform] >= lane.rules.max_sessions
             if key.identity is not None and lane.places:
                 view.park(key)  # its one session is in use
-            elif (
-                not view.rules.evict_in_use
-                and view.by_platform[key.platform] >= lane.rules.max_sessions
-                and len(providers) == len(lane.rules.providers)
-            ):  # so nothing on the platform can go, and time alone will not change that
+            elif full and len(providers) == len(lane.rules.providers):
+                # So nothing on the platform can go, and time alone will not change that.
                 view.park(key)
             else:
                 view.set_aside(key, aside)
@@ -243,13 +236,7 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
             if now < lane.poor_until:
                 view.set_aside(key, aside)
                 continue
-            in_use = victim.state is State.LEASED
-            end_session(view, victim, "evicted in use" if in_use else "evicted", now, actions)
-            view.cover(request, victim)
-            if in_use:  # its holder's tenant may have more leases now, so ask everybody again
-                view.put_back(aside)
-                aside.clear()
-            continue
+            end_session(view, victim, "evicted", now, actions)
         view.cover(request, victim)
     view.put_back(aside)
 
@@ -290,14 +277,8 @@ def _obstacles(view: View, lane: LaneView, provider: ProviderView) -> list[str]:
     return full
 
 
-def _victim(
-    view: View, lane: LaneView, providers: list[ProviderView], request: Request, now: Instant
-) -> Session | None:
-    """Find a session whose place would make room: one that ends anyway, else the idle one least worth keeping.
-
-    Where the pool may evict in use, the lease that began first goes when nothing is idle, unless it is young or more
-    important than the request.
-    """
+def _victim(view: View, lane: LaneView, providers: list[ProviderView], now: Instant) -> Session | None:
+    """Find a session whose place would make room: one that ends anyway, else the idle one least worth keeping."""
     fulls = [(provider, _obstacles(view, lane, provider)) for provider in providers]
     for session in view.vacating.values():
         if any(_frees(session, full, lane, provider) for provider, full in fulls):
@@ -306,17 +287,6 @@ def _victim(
         found = _least_worth(view, lane, provider, full, now)
         if found is not None:
             return found
-    if view.rules.evict_in_use:
-        for session in view.leased.values():
-            if session.leased_at + view.rules.evict_in_use_after > now:
-                break
-            assert session.covers is not None
-            if lane.key.identity is not None and session.lane == lane.key:
-                continue  # callers of one identity share its session; they take turns
-            if session.covers.priority <= request.priority and any(
-                _frees(session, full, lane, provider) for provider, full in fulls
-            ):
-                return session
     return None
 
 

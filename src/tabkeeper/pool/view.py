@@ -141,8 +141,6 @@ class View:
         """All idle sessions, the longest idle first."""
         self.idle_lanes: dict[Lane, LaneView] = {}
         """Lanes that have idle sessions."""
-        self.leased: dict[str, Session] = {}
-        """All leased sessions, the longest leased first."""
         self.spare: dict[str, Session] = {}
         """Sessions being created that are meant for nobody: their requests left."""
         self.vacating: dict[str, Session] = {}
@@ -443,7 +441,6 @@ class View:
         holder = session.covers
         assert holder is not None
         session.covers = None
-        del self.leased[session.id]
         self.keeper.gaps.ended(session.lane, now, now - session.leased_at)
         session.lease_ends = session.leak_at = NEVER
         self.leased_by_tenant[holder.tenant] -= 1
@@ -461,9 +458,6 @@ class View:
         session.lease_ends = min(now + request.lease_seconds, session.dies_at)
         session.leak_at = now + self.rules.leak_after
         session.leased_at = now
-        self.leased[session.id] = session
-        if self.rules.evict_in_use:
-            self.wake_at_least(now + self.rules.evict_in_use_after)
         self.keeper.gaps.started(session.lane, request.arrived_at)
         self.turns.served(request.tenant)
         self.leased_by_tenant[request.tenant] += 1
