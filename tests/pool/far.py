@@ -116,15 +116,20 @@ class Life:
         self.pool._board.stop()
         writer, self.pool._ledger._writer = self.pool._ledger._writer, DeadWriter()
         writer._disconnect()
+        await self.bury()
+        self.pool._ledger.reader.dispose()
+        self.pool._ledger._engine.dispose()
+
+    async def bury(self) -> None:
+        """End its tasks, and those that tidy up after them."""
         for _ in range(100):
-            living = [task for task in self.tasks if not task.done()]
+            # What a message from outside made the pool begin carries nobody's mark.
+            living = [task for task in self.tasks | self.pool._sessions.tasks if not task.done()]
             if not living:
                 break
             for task in living:
                 task.cancel()
             await asyncio.sleep(0)
-        self.pool._ledger.reader.dispose()
-        self.pool._ledger._engine.dispose()
 
     async def close(self) -> None:
         await self.start(self.pool.close())

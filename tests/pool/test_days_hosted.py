@@ -111,6 +111,9 @@ class Day:
         ]
         self.bill(far)
         await last.close()
+        for life in far.lives:
+            # An answer that was on its way to a dead process may have made it begin something.
+            await life.bury()
 
     def misbehave(self, far: Far) -> None:
         rng = self.rng

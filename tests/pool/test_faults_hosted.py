@@ -151,7 +151,7 @@ async def test_fault_a_a_create_without_an_answer_is_one_session_or_is_ended(kin
 @pytest.mark.parametrize("times", [3, 6])
 async def test_fault_b_a_release_that_fails_is_repeated_until_confirmed(kind, tmp_path, times):
     async with serving(kind()) as emulator:
-        limits = {"close_timeout": "2s", "idle_timeout": "100ms", "max_sessions": 1}
+        limits = {"close_timeout": "2s", "keep": "fixed", "idle_timeout": "100ms", "max_sessions": 1}
         keep = PRICE | {"keep_alive": True}
         async with SessionPool(config(emulator, tmp_path, keep, **limits)) as pool:
             order = emulator.misbehave("release", "status", status=500, times=times)
