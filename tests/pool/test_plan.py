@@ -440,3 +440,38 @@ def test_fault_n_low_priority_of_another_platform_does_not_starve_either():
             table.loop.settle()
     assert table.fate[quiet.id] == "granted"
     assert table.now <= 66
+
+
+def test_a_session_that_was_used_as_often_as_it_may_be_is_closed_at_its_release():
+    table = Table(pool_rules({"shop": platform_rules(max_uses=2)}))
+    session = warm(table)
+    table.release(session)
+    table.ask()
+    assert session.state is State.LEASED
+    table.release(session)
+    table.loop.settle()
+    assert session.state is State.DRAINING
+    table.ask()
+    assert len(table.creating) == 1
+
+
+def test_by_value_the_session_of_the_platform_that_is_asked_for_rarely_goes_first_though_it_was_used_last():
+    kept = platform_rules(keep="always", session_ttl=7200.0)
+    table = Table(pool_rules({"shop": kept, "mail": kept, "maps": kept}, max_sessions=2, eviction="value"))
+    of_mail = idle(table, "mail")
+    for _ in range(3):
+        table.pass_time(50)  # mail is asked for every fifty seconds, the shop every two
+        table.ask("mail")
+        table.release(of_mail)
+    of_shop = idle(table)
+    for _ in range(40):
+        table.pass_time(2)
+        table.ask()
+        table.release(of_shop)
+    table.ask("mail")
+    table.release(of_mail)
+    table.loop.settle()
+    assert of_shop.idle_since <= of_mail.idle_since
+    table.ask("maps")
+    assert of_mail.reason == "evicted"
+    assert of_shop.state is State.IDLE

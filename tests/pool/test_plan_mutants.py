@@ -243,6 +243,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
 }
 
 BY_STORIES = {
+    "the most valuable place goes",
+    "used-up sessions are kept",
     "who comes back gets any session",
     "held-back lanes stay stuck",
     "lanes held back are not noted",
