@@ -24,15 +24,13 @@ from tabkeeper.pool import sweeper
 from tabkeeper.providers.emulator import KINDS, EmulatedSession, Limits
 from tabkeeper.testing import run_virtual
 
-from .far import Far, Life, separate_processes
+from .far import FAST, Far, Life, separate_processes
 
 SEEDS = 1000 if os.environ.get("TABKEEPER_PROOF") else 40
 BLOCKS = max(8, SEEDS // 20)
 REAP = 420
 """Seconds within which a provider that behaves again has nothing left that nobody owns: 90 until a heartbeat is old,
 60 until somebody looks, 60 until the sweeper tries again, and as much for what comes late."""
-FAST = Path("/dev/shm")
-"""Where commits cost nothing, if there is such a place: no machine loses power in virtual time."""
 
 
 class Day:
@@ -50,7 +48,7 @@ class Day:
         self.history.update(repr(facts).encode())
 
     async def run(self, clock: VirtualClock) -> str:
-        with tempfile.TemporaryDirectory(dir=FAST if FAST.is_dir() else None) as folder, separate_processes():
+        with tempfile.TemporaryDirectory(dir=FAST) as folder, separate_processes():
             await self._run(clock, Path(folder))
         return self.history.hexdigest()
 
@@ -111,6 +109,9 @@ class Day:
         ]
         self.bill(far)
         await last.close()
+        self.ended["created"] = sum(
+            life.pool._creation._counts.creation_results["far", "ok"] for life in far.lives
+        )
         for life in far.lives:
             # An answer that was on its way to a dead process may have made it begin something.
             await life.bury()
@@ -170,9 +171,9 @@ class Day:
                 )
             return
         self.saw(n, lease.session_id, lease.token[1])
+        self.ended["served"] += 1
         await asyncio.sleep(hold_for)
         await lease.release(success=rng.random() < 0.8)
-        self.ended["served"] += 1
 
     def billed(self, far: Far, one: EmulatedSession) -> float | None:
         """What the provider bills of a session, in seconds; None for nothing."""
@@ -247,14 +248,15 @@ def live_through(seed: int) -> Day:
     day = Day(seed)
     day_hash = run_virtual(day.run)
     assert day.problems == [], f"seed {seed} ({day.kind}, history {day_hash[:12]}): {day.problems}"
-    assert day.ended["served"] > 0, f"seed {seed}: nobody was served: {day.ended}"
+    assert day.ended["served"] or not day.ended["created"], f"seed {seed}: nobody was served: {day.ended}"
     return day
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_no_session_leaks_whatever_a_provider_does(block: int) -> None:
-    for seed in range(block, SEEDS, BLOCKS):
-        live_through(seed)
+    days = [live_through(seed) for seed in range(block, SEEDS, BLOCKS)]
+    # On a day on which every creation fails nobody can be served; most are not like that.
+    assert sum(day.ended["served"] > 0 for day in days) > len(days) / 2
 
 
 def test_the_same_seed_gives_the_same_history() -> None:

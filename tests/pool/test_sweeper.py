@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 
 import pytest
 
@@ -11,16 +12,16 @@ from tabkeeper.errors import TabkeeperError
 from tabkeeper.providers.emulator import Limits
 from tabkeeper.testing import run_virtual
 
-from .far import Far, separate_processes
+from .far import FAST, Far, separate_processes
 
 KINDS = ("browserbase", "steel")
 
 
-def story(folder, telling, **settings):
+def story(telling, **settings):
     """Run a story in virtual time; at the end nothing runs at the provider and the books are sound."""
 
     async def run(clock):
-        with separate_processes():
+        with tempfile.TemporaryDirectory(dir=FAST) as folder, separate_processes():
             far = Far(clock, folder, **settings)
             await telling(far)
             last = [life for life in far.lives if not life.dead]
@@ -50,7 +51,7 @@ async def settled(far, within=3000):
     raise AssertionError(far.rows("SELECT id, state FROM session WHERE ended_at IS NULL"))
 
 
-def test_a_session_that_the_list_shows_late_is_ended_and_paid_for_what_it_used(tmp_path):
+def test_a_session_that_the_list_shows_late_is_ended_and_paid_for_what_it_used():
     async def telling(far):
         far.emulator.misbehave("create", "drop")
         far.emulator.misbehave("list", "lag", seconds=100, times=1000)
@@ -72,10 +73,10 @@ def test_a_session_that_the_list_shows_late_is_ended_and_paid_for_what_it_used(t
         assert lost[0].quality == "measured"
         assert made.lasted - 0.001 <= lost[0].seconds_us / 1e6 < 200
 
-    story(tmp_path, telling)
+    story(telling)
 
 
-def test_a_session_that_never_shows_is_counted_when_its_time_at_the_provider_is_over(tmp_path):
+def test_a_session_that_never_shows_is_counted_when_its_time_at_the_provider_is_over():
     async def telling(far):
         far.emulator.misbehave("create", "status", status=504)
         life = await far.live()
@@ -89,11 +90,11 @@ def test_a_session_that_never_shows_is_counted_when_its_time_at_the_provider_is_
         assert row.quality == "estimate"
         assert row.cost_n > 0
 
-    story(tmp_path, telling)
+    story(telling)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_late_refusal_gives_the_hold_back(kind, tmp_path):
+def test_a_late_refusal_gives_the_hold_back(kind):
     """The answer comes after our patience, and says that nothing was created: proof enough to pay nothing."""
 
     async def telling(far):
@@ -107,12 +108,12 @@ def test_a_late_refusal_gives_the_hold_back(kind, tmp_path):
         await settled(far, 120)
         assert far.rows("SELECT state, cost_n FROM session WHERE state <> 'void'") == []
 
-    story(tmp_path, telling, kind=kind, create_timeout="5s", close_timeout="3s")
+    story(telling, kind=kind, create_timeout="5s", close_timeout="3s")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lag", [False, True])
-def test_what_a_killed_process_had_asked_for_is_found_by_the_next(kind, lag, tmp_path):
+def test_what_a_killed_process_had_asked_for_is_found_by_the_next(kind, lag):
     async def telling(far):
         if lag:
             far.emulator.misbehave("list", "lag", seconds=250, times=1000)
@@ -134,10 +135,10 @@ def test_what_a_killed_process_had_asked_for_is_found_by_the_next(kind, lag, tmp
         assert (row.quality, row.state) == ("estimate", "lost")
         assert row.process_id == second.pool._ledger.process_id
 
-    story(tmp_path, telling, kind=kind)
+    story(telling, kind=kind)
 
 
-def test_two_survivors_do_not_both_take_what_a_dead_one_left(tmp_path):
+def test_two_survivors_do_not_both_take_what_a_dead_one_left():
     async def telling(far):
         far.emulator.misbehave("create", "late", seconds=60)
         first, second, third = [await far.live() for _ in range(3)]
@@ -150,13 +151,11 @@ def test_two_survivors_do_not_both_take_what_a_dead_one_left(tmp_path):
             assert len(second.pool._sweeper.debts) + len(third.pool._sweeper.debts) <= 1
         await settled(far, 600)
 
-    story(tmp_path, telling)
+    story(telling)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_release_that_is_refused_for_long_is_told_goes_over_restarts_and_is_confirmed_at_last(
-    kind, tmp_path
-):
+def test_a_release_that_is_refused_for_long_is_told_goes_over_restarts_and_is_confirmed_at_last(kind):
     async def telling(far):
         order = far.emulator.misbehave("release", "status", status=500, times=10**6)
         first = await far.live()
@@ -177,10 +176,10 @@ def test_a_release_that_is_refused_for_long_is_told_goes_over_restarts_and_is_co
         await settled(far, 10)
         assert second.pool.stats().sessions == 0
 
-    story(tmp_path, telling, kind=kind, idle_timeout="10s")
+    story(telling, kind=kind, idle_timeout="10s")
 
 
-def test_a_session_that_the_books_take_to_be_over_is_ended_at_its_provider(tmp_path):
+def test_a_session_that_the_books_take_to_be_over_is_ended_at_its_provider():
     """The provider refused, yet created: nobody knows but its list."""
 
     async def telling(far):
@@ -195,10 +194,24 @@ def test_a_session_that_the_books_take_to_be_over_is_ended_at_its_provider(tmp_p
         assert alert.kind == "stray"
         assert "not created" in alert.detail
 
-    story(tmp_path, telling)
+    story(telling)
 
 
-def test_a_provider_that_lists_nothing_and_refuses_new_sessions_is_told_of_once(tmp_path):
+def test_a_session_that_was_ended_without_an_answer_is_told_of_too():
+    async def telling(far):
+        far.emulator.misbehave("create", "status after", status=402)
+        far.emulator.misbehave("release", "slow", seconds=30)
+        life = await far.live()
+        with pytest.raises(TabkeeperError, match="402"):
+            await lease(life)
+        await asyncio.sleep(180)
+        assert far.running() == []
+        assert [alert.kind for alert in far.rows("SELECT kind FROM alert_event")] == ["stray"]
+
+    story(telling)
+
+
+def test_a_provider_that_lists_nothing_and_refuses_new_sessions_is_told_of_once():
     async def telling(far):
         life = await far.live()
         for _ in range(2):
@@ -208,12 +221,14 @@ def test_a_provider_that_lists_nothing_and_refuses_new_sessions_is_told_of_once(
         assert alert.kind == "drift"
         assert "lists no session of ours" in alert.detail
 
-    story(tmp_path, telling, limits=Limits(concurrent=0))
+    story(telling, limits=Limits(concurrent=0))
 
 
-def test_other_ledgers_sessions_on_the_same_account_are_let_be(tmp_path):
+def test_other_ledgers_sessions_on_the_same_account_are_let_be():
     async def telling(far):
-        neighbour = Far(far.clock, tmp_path, name="other", emulator=far.emulator, seed=2, idle_timeout="20m")
+        neighbour = Far(
+            far.clock, far.folder, name="other", emulator=far.emulator, seed=2, idle_timeout="20m"
+        )
         theirs = await neighbour.live()
         await lease(theirs)
         ours = await far.live()
@@ -240,10 +255,10 @@ def test_other_ledgers_sessions_on_the_same_account_are_let_be(tmp_path):
         await neighbour.lives[0].close()
         far.emulator.end(stranger, lost.phase, "told to")
 
-    story(tmp_path, telling)
+    story(telling)
 
 
-def test_sessions_of_a_provider_that_is_no_longer_configured_stay_on_record(tmp_path, caplog):
+def test_sessions_of_a_provider_that_is_no_longer_configured_stay_on_record(caplog):
     async def telling(far):
         first = await far.live()
         first.start(lease(first, 1000))
@@ -262,4 +277,4 @@ def test_sessions_of_a_provider_that_is_no_longer_configured_stay_on_record(tmp_
         assert far.running() == []
         await settled(far, 10)
 
-    story(tmp_path, telling)
+    story(telling)

@@ -90,7 +90,7 @@ _KINDS: Mapping[str, tuple[Severity, str, Callable[[AlertEvent], str]]] = {
     "overrun": ("critical", "A session cost more than was held", _overrun),
     "estimate": ("warning", "A session was settled by estimate", _estimate),
     "release": ("critical", "A session is not confirmed closed", _plain),
-    "stray": ("warning", "A session without an owner was ended", _plain),
+    "stray": ("warning", "A session without an owner is ended", _plain),
     "drift": ("warning", "A provider contradicts itself", _plain),
     "reconciliation": ("warning", "A provider billed otherwise", _plain),
     "forecast": ("warning", "Forecast over budget", _plain),

@@ -223,9 +223,9 @@ class Sweeper:
                 # Lists may lag.
                 if not (await provider.get(one.provider_session_id)).running:
                     return
-                await provider.close(one.provider_session_id)
+            # Told before it is ended: that may fail, or be done without an answer.
             shown = one.label or one.provider_session_id
-            detail = f"session {shown} ran at provider {name!r} though {why}; it is ended"
+            detail = f"session {shown} ran at provider {name!r} though {why}; it is being ended"
             log.warning("%s", detail)
             await self._ledger.drift.note(
                 "stray",
@@ -234,6 +234,8 @@ class Sweeper:
                 session_id=None if row is None else row.session_id,
                 provider_session_id=one.provider_session_id,
             )
+            async with asyncio.timeout(self._patience):
+                await provider.close(one.provider_session_id)
         except (ProviderError, LedgerError, TimeoutError) as error:
             log.warning("session %s at %r has no owner: %r", one.provider_session_id, name, error)
 
