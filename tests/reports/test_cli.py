@@ -3,6 +3,7 @@
 import csv
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -104,9 +105,30 @@ def test_an_earlier_day_is_found_by_its_date(today, capsys):
     assert json.loads(capsys.readouterr().out)["label"] == "2020-02-29"
 
 
+def test_exports_are_written_and_come_to_the_report_s_cost(today, tmp_path, capsys):
+    month = f"{today.astimezone(ZoneInfo('Europe/Berlin')):%Y-%m}"
+    assert run(["report", "month", "--date", month, "--json"]) == 0
+    cost = Decimal(json.loads(capsys.readouterr().out)["totals"]["cost"])
+    assert run(["export", "focus", "--date", month, "--focus", "1.2"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == cost
+    assert "HostProviderName" not in rows[0]
+    out = tmp_path / "books.journal"
+    assert run(["export", "hledger", "--date", month, "--as-of", "2", "--out", str(out)]) == 0
+    assert "expenses:hosted:web:time" in out.read_text()
+    assert run(["export", "lines", "--format", "json", "--date", month]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sum(Decimal(line["amount"]) for line in lines) == cost
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["export", "lines", "--format", "parquet"], "name it with --out"),
+        (["export", "focus", "--as-of", "99999"], "there is no entry 99999"),
+        (["export", "focus", "--as-of", "2999-01-01"], "has not been yet"),
+        (["export", "focus", "--as-of", "lately"], "neither the number of an entry nor an instant"),
+        (["export", "focus", "--date", "2026-13"], "is no date"),
         (["report", "day", "--date", "yesterday"], "'yesterday' is no date; write it like 2026-11-21"),
         (["report", "day", "--date", "2026-02-30"], "is no date"),
         (["report", "day", "--out", "/nowhere/at/all.txt"], "cannot be written"),

@@ -20,6 +20,7 @@ from tabkeeper.cli.db import db_app
 from tabkeeper.cli.doctor import doctor
 from tabkeeper.cli.emulate import emulate
 from tabkeeper.cli.explain import explain_app
+from tabkeeper.cli.export import export_app
 from tabkeeper.cli.flags import show_flags_bare
 from tabkeeper.cli.init import init
 from tabkeeper.cli.metrics import metrics
@@ -82,6 +83,7 @@ def _register() -> None:
     app.command()(status)
     app.command()(metrics)
     _register_if_present("tabkeeper.cli.report", report="report_app", budget="budget_app", rates="rates_app")
+    app.add_typer(export_app, name="export")
     app.add_typer(sessions_app, name="sessions")
     app.add_typer(explain_app, name="explain")
     app.add_typer(profiles_app, name="profiles")
