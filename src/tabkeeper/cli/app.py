@@ -28,6 +28,7 @@ from tabkeeper.cli.profiles import profiles_app
 from tabkeeper.cli.providers import providers_app
 from tabkeeper.cli.proxies import proxies_app
 from tabkeeper.cli.reconcile import reconcile
+from tabkeeper.cli.serve import serve, tokens_app
 from tabkeeper.cli.sessions import cleanup, sessions_app
 from tabkeeper.cli.sites import sites_app
 from tabkeeper.cli.status import status
@@ -80,12 +81,14 @@ def _register() -> None:
     app.command()(init)
     app.command()(doctor)
     _register_if_present("tabkeeper.cli.demo", command="demo")
+    app.command()(serve)
     app.command()(status)
     app.command()(metrics)
     _register_if_present("tabkeeper.cli.report", report="report_app", budget="budget_app", rates="rates_app")
     app.add_typer(export_app, name="export")
     app.add_typer(sessions_app, name="sessions")
     app.add_typer(explain_app, name="explain")
+    app.add_typer(tokens_app, name="tokens")
     app.add_typer(profiles_app, name="profiles")
     app.add_typer(proxies_app, name="proxies")
     app.add_typer(sites_app, name="sites")

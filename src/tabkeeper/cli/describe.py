@@ -31,9 +31,11 @@ from tabkeeper.config import (
     ProxySettings,
     RateSettings,
     SecuritySettings,
+    ServiceSettings,
     Settings,
     SiteSettings,
     TenantSettings,
+    TokenSettings,
     TrustSettings,
     Zone,
 )
@@ -93,6 +95,8 @@ def sections() -> tuple[Section, ...]:
         _section("[[proxies]]", ProxySettings),
         _section("[proxy_pool]", ProxyPoolSettings),
         _section("[security]", SecuritySettings),
+        _section("[service]", ServiceSettings),
+        _section("[[service.tokens]]", TokenSettings),
     )
 
 

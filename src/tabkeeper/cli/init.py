@@ -34,6 +34,7 @@ _EXAMPLES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "[profiles.sites.DOMAIN]": ('[profiles.sites."example.com"]', {}),
     "[sites.DOMAIN]": ('[sites."example.com"]', {}),
     "[[proxies]]": ("[[proxies]]", {"id": "p1", "url": "env:PROXY_1"}),
+    "[[service.tokens]]": ("[[service.tokens]]", {"name": "ci", "hash": f"sha256:{0:064x}"}),
     "[tenants.NAME]": ("[tenants.acme]", {"max_sessions": 2}),
 }
 

@@ -22,6 +22,7 @@ from tabkeeper.config.sections import (
     SecuritySettings,
     TenantSettings,
 )
+from tabkeeper.config.service import Scope, ServiceSettings, TokenSettings
 from tabkeeper.config.site import SiteSettings
 from tabkeeper.config.values import (
     AnyDuration,
@@ -60,11 +61,14 @@ __all__ = [
     "ProxyType",
     "RateSettings",
     "ResourceKind",
+    "Scope",
     "SecuritySettings",
+    "ServiceSettings",
     "Settings",
     "SiteSettings",
     "StrategyName",
     "TenantSettings",
+    "TokenSettings",
     "TrustSettings",
     "WebhookSettings",
     "Zone",

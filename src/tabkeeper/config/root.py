@@ -19,6 +19,7 @@ from tabkeeper.config.sections import (
     SecuritySettings,
     TenantSettings,
 )
+from tabkeeper.config.service import ServiceSettings
 from tabkeeper.config.site import SiteSettings
 from tabkeeper.config.values import Domain, Name, Settings, nearest
 
@@ -45,6 +46,7 @@ class PoolConfig(Settings):
     sites: dict[Domain, SiteSettings] = Field(default_factory=dict)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)
+    service: ServiceSettings = Field(default_factory=ServiceSettings)
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:

@@ -74,6 +74,8 @@ class Holding:
     """Opened through the lease."""
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     scopes: set[asyncio.Timeout] = field(default_factory=set)
+    watchers: list[Callable[[], object]] = field(default_factory=list)
+    """Called once when the lease is over."""
 
 
 class Host(Protocol):
@@ -177,6 +179,23 @@ class Lease:
         """
         self._check()
         return await self._host.live_view_of(self._holding)
+
+    @property
+    def outcome(self) -> str:
+        """How it ended: ok, failed, reclaimed (its time was up) or lost; empty while it runs."""
+        return self._holding.over
+
+    @property
+    def ending(self) -> str:
+        """Why it ended, in a few words; empty while it runs."""
+        return self._ending() if self._holding.over else ""
+
+    def on_end(self, watcher: Callable[[], object]) -> None:
+        """Call `watcher` once when the lease is over, whoever ended it; at once if it is. It must not raise."""
+        if self._holding.over:
+            watcher()
+        else:
+            self._holding.watchers.append(watcher)
 
     @property
     def granted_at(self) -> datetime:

@@ -330,6 +330,7 @@ class Leases:
             shares=[],
             pages=[],
             scopes=set(),
+            watchers=[],
             opening=asyncio.Lock(),
         )
         carrier.shares.append(share)
@@ -373,6 +374,11 @@ class Leases:
         turn = self._turns.get(carrier.session.lane)
         if turn is not None and turn.carrier is carrier:
             self._end_turn(turn)
+
+    def place_of(self, request_id: int) -> str:
+        """Say who asked for a waiting request's lease; empty if that is not known."""
+        ask = self._asked.get(request_id)
+        return "" if ask is None else ask.place
 
     def held(self) -> list[str]:
         """Say of each running lease what it is for and where it was taken."""
@@ -664,6 +670,9 @@ class Leases:
         if error is not None:
             holding.error = error
         self._ended.set()
+        watchers, holding.watchers = holding.watchers, []
+        for tell in watchers:
+            tell()
 
     def _record(self, running: Running, holding: Holding) -> None:
         """Write the usage log's row of a lease that has ended, once."""

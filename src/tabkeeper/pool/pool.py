@@ -56,6 +56,7 @@ from tabkeeper.pool.sessions import Sessions
 from tabkeeper.pool.stats import Counts, JobStats, PoolStats, session_stats, take_stats
 from tabkeeper.pool.sweeper import Sweeper, label_prefix
 from tabkeeper.pool.view import View
+from tabkeeper.pool.waiting import WaitingStats, waiting
 from tabkeeper.pool.watch import PoolSample, Watch
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers import make_provider
@@ -153,6 +154,11 @@ class SessionPool:
         """Which session key has which proxy; shared with `get_session(sticky=...)`."""
         self._check_opened()
         return self._proxied.sticky
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it gives leases: it was opened, and does not drain or close."""
+        return self._ready and self._closing is None and not self._view.draining
 
     # ── opening and closing ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -419,7 +425,7 @@ class SessionPool:
 
     def _check_open(self) -> None:
         self._check_opened()
-        if self._closing is not None or self._view.draining:
+        if not self.is_open:
             raise PoolClosedError("the pool is shutting down and gives no more leases")
 
     # ── leasing ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -439,6 +445,7 @@ class SessionPool:
         session_id: str | None = None,
         sticky: str | None = None,
         failed_proxies: Collection[str] = (),
+        place: str | None = None,
     ) -> LeaseRequest:
         """Lease a session: reused if one is idle, else created, else waited for.
 
@@ -465,6 +472,7 @@ class SessionPool:
             sticky: a session key: leases of the same key go through the same proxy, until its time is up or it fails.
                 The platform must have proxies.
             failed_proxies: ids of proxies that it must not go through, such as those that a site blocks.
+            place: who asks, as it is told of waiting requests and of leaks; the calling line of code if unset.
 
         Raises (when awaited):
             QueueTimeoutError, QueueFullError, PoolClosedError: nothing was leased.
@@ -483,7 +491,7 @@ class SessionPool:
             tags=tags or _NO_TAGS,
             max_duration=max_duration,
             max_cost=Money.parse(max_cost) if isinstance(max_cost, str) else max_cost,
-            place=_caller(),
+            place=place or _caller(),
             profile=profile,
             identity=identity,
             session_id=session_id,
@@ -631,6 +639,11 @@ class SessionPool:
             jobs=self._jobs.stats(),
             books=self._standing,
         )
+
+    def waiting(self) -> list[WaitingStats]:
+        """Tell who waits for a session, at which place, and what stands in the way; longest wait first."""
+        self._check_opened()
+        return waiting(self._view, self._leases.place_of, self._clock.monotonic())
 
     async def _take_standing(self) -> None:
         self._standing = await self._books.standing()

@@ -130,6 +130,8 @@ class SessionStats(Frozen):
     platform: str
     provider: str
     tenant: str
+    identity: str | None = None
+    """First digits of the keyed hash of whose account is logged in; None if it is nobody's."""
     state: str
     uses: int
     created_at: datetime
@@ -363,6 +365,7 @@ def session_stats(running: Running, clock: Clock) -> SessionStats:
         platform=session.lane.platform,
         provider=session.provider,
         tenant=session.tenant,
+        identity=session.lane.identity[:8] if session.lane.identity else None,
         state=str(session.state),
         uses=session.uses,
         created_at=instant(began),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Protocol, TypeVar
 
-from sqlalchemy import Engine, StaticPool
+from sqlalchemy import Engine, StaticPool, text
 
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.ledger import report_runs
@@ -109,6 +109,15 @@ class Books:
 
         return await self.query(query)
 
+    async def ping(self) -> None:
+        """Ask the database for nothing at all; what its driver raises says that it is away."""
+
+        def nothing(engine: Engine) -> None:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+
+        await self._off_the_loop(nothing)
+
     async def verify(self) -> list[Violation]:
         """Return every broken invariant of the ledger; an empty list means that all of it adds up."""
         await self._ledger.flush()
@@ -124,6 +133,9 @@ class Books:
     async def query(self, query: Callable[[Engine], T]) -> T:
         """Run a query of one's own on the ledger's reader, after all that is queued was written."""
         await self._ledger.flush()
+        return await self._off_the_loop(query)
+
+    async def _off_the_loop(self, query: Callable[[Engine], T]) -> T:
         engine = self._ledger.reader
         if isinstance(engine.pool, StaticPool):
             # A ledger in memory has one connection, whose transactions must not meet in two threads.

@@ -1,0 +1,155 @@
+"""Puts the service together: routes, the guard around them, one form for all errors, the pool's life."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from tabkeeper import __version__
+from tabkeeper.clock import Clock, SystemClock
+from tabkeeper.config import ServiceSettings
+from tabkeeper.errors import ConfigError, TabkeeperError
+from tabkeeper.pool.pool import SessionPool
+from tabkeeper.service import leases, sessions
+from tabkeeper.service.access import Rooms
+from tabkeeper.service.desk import LeaseDesk
+from tabkeeper.service.guard import Guard
+from tabkeeper.service.problems import MEDIA_TYPE, ProblemError, problem_of
+from tabkeeper.service.tokens import Caller, Keyring
+
+log = logging.getLogger(__name__)
+
+_KINDS = {
+    400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+}
+
+
+def create_app(
+    pool: SessionPool,
+    settings: ServiceSettings | None = None,
+    *,
+    clock: Clock | None = None,
+    open_: bool = False,
+) -> FastAPI:
+    """Make the service of a pool; its lifespan opens the pool, unless it is open already, and closes what it opened.
+
+    Args:
+        pool: opened or not.
+        settings: the pool's own ``[service]`` if unset.
+        clock: where time comes from.
+        open_: let everybody in who reaches it, with all rights and without a token.
+
+    Raises:
+        ConfigError: there is no token, and `open_` was not said.
+    """
+    settings = pool.config.service if settings is None else settings
+    clock = SystemClock() if clock is None else clock
+    if not settings.has_tokens and not open_:
+        raise ConfigError(
+            "the service has no token, so nobody could be let in: run `tabkeeper tokens new`, or set "
+            'service.token = "env:TABKEEPER_TOKEN"; --open lets everybody in who reaches it'
+        )
+    desk = LeaseDesk(pool, clock=clock, ttl=settings.lease_ttl, grace=settings.grace)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        ours = not pool.is_open
+        if ours:
+            await pool.open()
+        try:
+            yield
+        finally:
+            await desk.aclose()
+            if ours:
+                await pool.close()
+
+    app = FastAPI(
+        title="Tabkeeper",
+        version=__version__,
+        summary="A cost-aware pool of browser sessions with a budget ledger that cannot be overspent.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.rooms = Rooms(pool=pool, desk=desk, settings=settings, clock=clock)
+    app.state.has_gateway = False
+    for router in (leases.router, sessions.router):
+        app.include_router(router)
+    _answer_errors(app, clock)
+
+    def holder(token: str) -> Caller | None:
+        ticket = desk.by_token(token)
+        return None if ticket is None else ticket.caller
+
+    app.add_middleware(
+        Guard,
+        settings=settings,
+        keyring=Keyring.of(settings),
+        logins=lambda _: None,
+        holders=holder,
+        open_=open_,
+    )
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Location", "Retry-After"],
+        )
+    return app
+
+
+def _answer_errors(app: FastAPI, clock: Clock) -> None:
+    def answer(problem: ProblemError) -> JSONResponse:
+        return JSONResponse(
+            problem.document(), problem.status, headers=problem.headers(), media_type=MEDIA_TYPE
+        )
+
+    async def known(_: Request, error: Exception) -> JSONResponse:
+        return answer(problem_of(error, clock))
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        said = [_mistake(one) for one in error.errors()]
+        kind = "bad-request" if any(one["type"] == "json_invalid" for one in error.errors()) else "invalid"
+        return answer(ProblemError(kind, "; ".join(said[:5])))
+
+    async def plain(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        kind = _KINDS.get(error.status_code, "bad-request")
+        response = answer(ProblemError(kind, str(error.detail)))
+        for name, value in (error.headers or {}).items():
+            response.headers[name] = value
+        return response
+
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        problem = problem_of(error, clock)
+        if problem.kind == "internal":
+            log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return answer(problem)
+
+    for kind in (ProblemError, TabkeeperError, ValueError, TypeError):
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, plain)
+    app.add_exception_handler(Exception, unforeseen)
+
+
+def _mistake(error: dict[str, Any]) -> str:
+    """Say what is wrong and where, without repeating what was sent: it may be a secret."""
+    where = ".".join(str(part) for part in error["loc"] if part != "body")
+    return f"{where}: {error['msg']}" if where else str(error["msg"])
