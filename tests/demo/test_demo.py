@@ -11,7 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(170)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.timeout(170),
+    pytest.mark.usefixtures("whole_browser"),
+]
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,11 @@ from tabkeeper.pool.pool import SessionPool
 from tabkeeper.pool.trackers import is_tracker
 from tabkeeper.providers.local import LocalProvider
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.usefixtures("whole_browser"),
+]
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"

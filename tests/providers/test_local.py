@@ -28,6 +28,9 @@ HUNG = """trap '' TERM; sh -c "trap '' TERM; sleep 60; true" & echo $$ $! > "$0.
 """Never gets ready, has a child that bears no sign of where it belongs, and neither hears SIGTERM."""
 
 
+pytestmark = pytest.mark.usefixtures("whole_browser")
+
+
 @pytest.fixture
 def site() -> Iterator[str]:
     """A page that tells what cookies it got."""

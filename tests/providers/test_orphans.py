@@ -14,7 +14,7 @@ from tabkeeper.config import ProviderSettings
 from tabkeeper.providers.base import Leftover
 from tabkeeper.providers.local import LocalProvider
 
-pytestmark = [pytest.mark.browser, pytest.mark.kill]
+pytestmark = [pytest.mark.browser, pytest.mark.kill, pytest.mark.usefixtures("whole_browser")]
 LOCAL = ProviderSettings(kind="local")
 
 

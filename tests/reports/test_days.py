@@ -25,10 +25,11 @@ PROOF = bool(os.environ.get("TABKEEPER_PROOF"))
 PROCESSES = 8 if PROOF else 3
 STEP = 1 if PROOF else 6
 """Hours between two ticks."""
+DAYS = 370 if PROOF else 120
 ODD_ZONES = [
     ("US/Pacific", datetime(2026, 1, 1, 20, tzinfo=UTC), ()),  # cron skips 9 March 2026 here
     ("Africa/Cairo", datetime(2026, 1, 1, 12, tzinfo=UTC), ()),  # 24 April 2026 begins at 01:00
-    ("Pacific/Apia", datetime(2011, 7, 1, 20, tzinfo=UTC), ("2011-12-30",)),  # a day that never was
+    ("Pacific/Apia", datetime(2011, 10, 1, 20, tzinfo=UTC), ("2011-12-30",)),  # a day that never was
     ("America/Sao_Paulo", datetime(2018, 1, 1, 12, tzinfo=UTC), ()),  # 4 November 2018 began at 01:00
     ("Australia/Lord_Howe", datetime(2026, 1, 1, 2, tzinfo=UTC), ()),  # clocks change by half an hour
     ("UTC", datetime(2026, 1, 1, 12, tzinfo=UTC), ()),
@@ -72,12 +73,12 @@ def test_no_day_of_a_year_is_skipped_and_none_is_reported_twice(zone, start, wit
         ledger = await Ledger.open(config(zone=zone), clock=clock, inline=True)
         closing = reports(ledger, clock, zone)
         first = start.astimezone(ZoneInfo(zone)).date()
-        for _ in range(370 * 24 // STEP):
+        for _ in range(DAYS * 24 // STEP):
             await closing.run()
             clock.advance(STEP * 3600)
         days = days_of(ledger)
         assert days == every_day(first, len(days) + len(without), without)
-        assert len(days) >= 368
+        assert len(days) >= DAYS - 2
         await ledger.aclose()
 
     run_virtual(story, VirtualClock(start))
