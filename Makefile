@@ -3,8 +3,8 @@
 SHELL := /bin/sh
 
 BIN := .venv/bin
-# Two workers: tests start browsers and databases, which use the other cores.
-WORKERS ?= 2
+# One more than small machines have cores: a third of the time, tests wait for browsers, databases and deadlines.
+WORKERS ?= 3
 # For instance: make test ARGS="-k budget -x"
 ARGS ?=
 

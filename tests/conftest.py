@@ -37,7 +37,7 @@ def light_browser():
     return next((path for path in found if os.access(path, os.X_OK)), None)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def whole_browser():
     """The browser that users get, with all its services: for tests of what it does with processes and memory."""
     with pytest.MonkeyPatch.context() as patch:

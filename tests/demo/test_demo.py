@@ -11,12 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.timeout(170),
-    pytest.mark.usefixtures("whole_browser"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(170)]
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,6 +36,7 @@ def browsers_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.usefixtures("whole_browser")
 def test_a_short_demo_holds_what_it_promises_and_tells_it_as_json(tmp_path: Path):
     folder = tmp_path / "kept-by-json"
     ended = demo("--tasks", "15", "--seed", "7", "--keep", str(folder), "--json")

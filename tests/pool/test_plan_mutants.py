@@ -7,7 +7,7 @@ are shared. Faults that only the order of a long queue shows are judged in `test
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -256,6 +256,16 @@ BY_STORIES = {
 }
 """Rare faults of order and thrift: the walks miss them, a story in `test_plan.py` tells them."""
 
+RARE = {
+    "weights are ignored": 10,
+    "the first used is reused": 9,
+    "no wake to try one session more": 8,
+    "evicts without money": 6,
+    "the shortest idle is evicted": 5,
+    "the impatient begin creations": 3,
+}
+"""Faults that few walks meet, and the first seed that did: tried first, so that most of a minute is not walked."""
+
 _numbers = count()
 
 
@@ -283,10 +293,10 @@ def planner_with(file: str, old: str, new: str) -> Iterator[dict[str, ModuleType
             sys.modules.pop(module.__name__, None)
 
 
-def looks_until_caught(made: dict[str, ModuleType], walks: int = 12, steps: int = 250) -> int | None:
+def looks_until_caught(made: dict[str, ModuleType], seeds: Iterable[int], steps: int = 250) -> int | None:
     """Walk until something is caught; None if nothing is."""
     looks = 0
-    for seed in range(walks):
+    for seed in seeds:
         for name, rules in WORLDS.items():
             walk = Walk(rules, plan=made["plan"], view=made["view"], board=made["board"])
             try:
@@ -321,12 +331,15 @@ def stories_that_fail(made: dict[str, ModuleType], monkeypatch: pytest.MonkeyPat
 def test_the_planner_as_it_is_passes(monkeypatch: pytest.MonkeyPatch):
     """Else each mutant would be caught for nothing."""
     with planner_with("plan", "def plan(", "def plan(") as made:
-        assert looks_until_caught(made) is None
+        assert looks_until_caught(made, [0, 1, *RARE.values()]) is None
         assert stories_that_fail(made, monkeypatch) == []
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_planner_with_this_fault_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch):
     with planner_with(*MUTANTS[mutant]) as made:
-        caught = stories_that_fail(made, monkeypatch) if mutant in BY_STORIES else looks_until_caught(made)
-        assert caught, f"nobody noticed: {mutant}"
+        if mutant in BY_STORIES:
+            assert stories_that_fail(made, monkeypatch), f"no story tells of it: {mutant}"
+        else:
+            seeds = [RARE.get(mutant, 0), *range(12)]
+            assert looks_until_caught(made, seeds), f"nobody noticed: {mutant}"
