@@ -12,6 +12,9 @@
     │   ├── SessionTimeoutError      an operation on a session took too long
     │   └── LeaseLostError           the session ended under its holder
     ├── BudgetExceededError          a budget (or a cap) does not allow it
+    ├── RunError                     a run cannot be begun, resumed or committed
+    │   └── RunLostError             another process works on it now
+    ├── BlockedError                 a site keeps its visitor out
     ├── ProxyError
     │   ├── NoProxyError             no proxy fits and works
     │   └── MissingKeyError          a sticky session was asked for without its key
@@ -57,6 +60,18 @@ class NoProxyError(ProxyError):
 
 class MissingKeyError(ProxyError, ValueError):
     """A sticky session has no key, so nobody could find its proxy again."""
+
+
+class RunError(TabkeeperError):
+    """A run over sites cannot be begun, resumed or committed; the message says why."""
+
+
+class RunLostError(RunError):
+    """Another process has taken the run over; this one must let go of it."""
+
+
+class BlockedError(TabkeeperError):
+    """A site keeps its visitor out. Raise it where a page shows that: the page is tried on another proxy or session."""
 
 
 class PoolError(TabkeeperError):

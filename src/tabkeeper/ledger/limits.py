@@ -14,6 +14,9 @@ from tabkeeper.config import BudgetSettings
 from tabkeeper.ledger.budgets import as_row, set_thresholds, tell_crossings
 from tabkeeper.ledger.transaction import Transaction
 
+RUNS = "run:"
+"""Tenants whose name begins so are runs; their budgets come and go with them and are in no configuration."""
+
 _COLUMNS = (
     "name", "scope_kind", "scope_value", "period", "timezone", "mode", "limit_n", "thresholds", "on_exceed",
 )  # fmt: skip
@@ -21,10 +24,28 @@ _SHAPE = ("scope_kind", "scope_value", "period", "timezone")
 
 
 def apply_budgets(tx: Transaction, wanted: Sequence[BudgetSettings], at: int) -> bool:
-    """Make the current budgets those of `wanted`; return whether anything changed."""
+    """Make the current budgets those of `wanted`, and those of runs; return whether anything changed."""
+    return _apply(tx, wanted, at, f"NOT (scope_kind = 'tenant' AND scope_value LIKE '{RUNS}%')")
+
+
+def cap_run(tx: Transaction, run_id: str, cap: BudgetSettings | None, at: int) -> bool:
+    """Make `cap` the budget of one run, or take it away; return whether anything changed."""
+    return _apply(
+        tx, [] if cap is None else [cap], at, "scope_kind = 'tenant' AND scope_value = :tenant", run_id
+    )
+
+
+def tenant_of_run(run_id: str) -> str:
+    """Name the tenant that a run's sessions are charged to."""
+    return f"{RUNS}{run_id}"
+
+
+def _apply(tx: Transaction, wanted: Sequence[BudgetSettings], at: int, which: str, run_id: str = "") -> bool:
     # The epoch row is the lock under which budgets change; the number tells other processes.
     tx.run("UPDATE ledger_meta SET value = value WHERE key = 'epoch'")
-    existing = {row.name: row for row in tx.rows("SELECT * FROM budget WHERE effective_to IS NULL")}
+    query = f"SELECT * FROM budget WHERE effective_to IS NULL AND {which}"  # noqa: S608 - our words
+    found = tx.rows(query, tenant=tenant_of_run(run_id)) if run_id else tx.rows(query)
+    existing = {row.name: row for row in found}
     changed = False
     for settings in wanted:
         new = as_row(settings)

@@ -703,3 +703,65 @@ class ReportRunRow(Table, table=True):
     process_id: str = _text()
     report: str = _text()
     """JSON, as `reports.render_json` writes it."""
+
+
+class RunRow(Table, table=True):
+    """One run over sites; it is committed when all its pages are done, and open until then."""
+
+    __tablename__: ClassVar[Any] = "run"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_run_name_started_at", "name", "started_at"),
+        CheckConstraint("state IN ('open', 'committed')", name="state"),
+    )
+    id: str = _key()
+    name: str = _text()
+    state: str = _text("open")
+    owner: str = _text()
+    """The process that works on it, or did; whoever is not it changes nothing."""
+    sites: str = _text("[]")
+    """JSON list of domains."""
+    max_cost_n: int | None = Field(default=None, sa_type=BigInteger)
+    started_at: int = _instant()
+    ended_at: int | None = _instant(optional=True)
+    items: int = _number()
+    outlet: str = _text("")
+    """Where items are written to, and how far that has come: items, and bytes of a file."""
+    outlet_items: int = _number()
+    outlet_bytes: int = _number()
+
+
+class RunPageRow(Table, table=True):
+    """A page of a run; what it gave is written in the transaction that calls it done."""
+
+    __tablename__: ClassVar[Any] = "run_page"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("run_id", "url"),
+        CheckConstraint("state IN ('pending', 'done', 'failed')", name="state"),
+    )
+    run_id: str = _key("run.id")
+    n: int = _number(key=True)
+    """The lower, the older."""
+    url: str = _text()
+    site: str = _text()
+    origin: int = Field(sa_type=BigInteger)
+    """`n` of the start page from which it was found; a start page's own."""
+    depth: int = _number()
+    state: str = _text("pending")
+    attempts: int = _number()
+    avoid: str = _text("[]")
+    """JSON list of proxies and sessions on which it failed."""
+    error: str = _text("")
+    ended_at: int | None = _instant(optional=True)
+    spent_us: int = _number()
+    bytes: int = _number()
+    items: int = _number()
+
+
+class RunItemRow(Table, table=True):
+    """Something found on a page, as JSON; forgotten once its run is committed."""
+
+    __tablename__: ClassVar[Any] = "run_item"
+    run_id: str = _key("run.id")
+    n: int = _number(key=True)
+    page: int = Field(sa_type=BigInteger)
+    body: str = _text()

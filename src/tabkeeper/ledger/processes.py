@@ -73,12 +73,9 @@ def orphans(connection: Connection, own_id: str, now: int) -> list[Orphan]:
     found = []
     for row in rows:
         if row.process_id not in dead:
-            if row.owner_ended_at is not None:
-                dead[row.process_id] = True
-            elif row.host == here:
-                dead[row.process_id] = not lives(row.owner_pid, row.owner_started_at)
-            else:
-                dead[row.process_id] = now - row.heartbeat_at > HEARTBEAT_OLD_US
+            dead[row.process_id] = row.owner_ended_at is not None or _is_dead(
+                row.host, row.owner_pid, row.owner_started_at, row.heartbeat_at, here=here, now=now
+            )
         if dead[row.process_id]:
             found.append(
                 Orphan(
@@ -95,6 +92,18 @@ def orphans(connection: Connection, own_id: str, now: int) -> list[Orphan]:
                 )
             )
     return found
+
+
+def _is_dead(host: str, pid: int, started: int, heard: int, *, here: str, now: int) -> bool:
+    return not lives(pid, started) if host == here else now - heard > HEARTBEAT_OLD_US
+
+
+def is_at_work(tx: Transaction, process_id: str, now: int) -> bool:
+    """Say whether a process has the ledger open still."""
+    row = tx.row("SELECT * FROM process WHERE id = :id AND ended_at IS NULL", id=process_id)
+    return row is not None and not _is_dead(
+        row.host, row.pid, row.pid_started_at, row.heartbeat_at, here=realm(), now=now
+    )
 
 
 def claim(tx: Transaction, session_id: str, *, old: str, new: str) -> bool:
