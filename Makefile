@@ -20,6 +20,7 @@ demo: setup ## Run the demo: real Chromium, a budget that runs out, the report. 
 	@$(BIN)/tabkeeper demo $(ARGS)
 
 test: setup ## Run all tests, real Chromium and PostgreSQL included.
+	@sh scripts/clients
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: setup ## Check format, style, types, layers, migrations and generated documents.
@@ -40,6 +41,7 @@ bench: ## Run the benchmarks beside their peers; results go to benchmarks/result
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 proof: setup ## Run the long proofs at full count; results go to benchmarks/results/.
+	@sh scripts/clients
 	@$(BIN)/python scripts/proof.py $(ARGS)
 
 docs: setup ## Write the generated documents again.

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from tabkeeper.config import (
     AlertSettings,
     BudgetSettings,
+    GatewaySettings,
     HealthSettings,
     LedgerSettings,
     PlatformSettings,
@@ -97,6 +98,7 @@ def sections() -> tuple[Section, ...]:
         _section("[security]", SecuritySettings),
         _section("[service]", ServiceSettings),
         _section("[[service.tokens]]", TokenSettings),
+        _section("[gateway]", GatewaySettings),
     )
 
 

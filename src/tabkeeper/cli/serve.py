@@ -51,9 +51,10 @@ def serve(
 async def _serve(settings: PoolConfig, service: ServiceSettings, *, open_: bool, as_json: bool) -> None:
     from tabkeeper.pool.pool import SessionPool
     from tabkeeper.service import create_app
+    from tabkeeper.service.gateway.whole import whole_browsers
     from tabkeeper.service.server import serving
 
-    app = create_app(SessionPool(settings), service, open_=open_)
+    app = create_app(SessionPool(whole_browsers(settings)), service, open_=open_)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,6 +7,7 @@ whole, `reading` the way from a file to it; a mistake becomes one `ConfigError` 
 from __future__ import annotations
 
 from tabkeeper.config.alerts import AlertSettings, WebhookSettings
+from tabkeeper.config.gateway import GatewaySettings
 from tabkeeper.config.health import HealthSettings
 from tabkeeper.config.profile import ProfileSettings, TrustSettings
 from tabkeeper.config.provider import ProviderSettings, RateSettings
@@ -47,6 +48,7 @@ __all__ = [
     "Dollars",
     "Domain",
     "Duration",
+    "GatewaySettings",
     "HealthSettings",
     "LedgerSettings",
     "Name",

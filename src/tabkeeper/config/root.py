@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from tabkeeper.config.alerts import AlertSettings
+from tabkeeper.config.gateway import GatewaySettings
 from tabkeeper.config.health import HealthSettings
 from tabkeeper.config.profile import ProfileSettings
 from tabkeeper.config.provider import ProviderSettings
@@ -46,6 +47,7 @@ class PoolConfig(Settings):
     sites: dict[Domain, SiteSettings] = Field(default_factory=dict)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     service: ServiceSettings = Field(default_factory=ServiceSettings)
 
     @model_validator(mode="after")
@@ -57,6 +59,11 @@ class PoolConfig(Settings):
                         f"platforms.{name}.providers: there is no provider {provider!r}"
                         f"{nearest(provider, self.providers)}; known: {', '.join(self.providers)}"
                     )
+        default = self.gateway.platform
+        if default is not None and default not in self.platforms:
+            raise ValueError(
+                f"gateway.platform: there is no platform {default!r}{nearest(default, self.platforms)}"
+            )
         for site, own in self.sites.items():
             if own.trust is not None and site in self.profiles.sites:
                 raise ValueError(f"sites.{site}.trust: profiles.sites.{site} says it, too; keep one of them")

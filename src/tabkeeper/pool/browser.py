@@ -489,6 +489,13 @@ class Meter:
         except PlaywrightError as error:  # the page closed meanwhile: nothing to count
             log.debug("a page ended before it could be metered: %s", error)
 
+    def heard(self, method: str, event: dict[str, Any]) -> None:
+        """Count an event of the protocol's network domain that somebody else listens to."""
+        if method == "Network.dataReceived":
+            self._data(event)
+        elif method == "Network.loadingFinished":
+            self._finished(event)
+
     def _data(self, event: dict[str, Any]) -> None:
         size = int(event.get("encodedDataLength", 0))
         self._count(size)

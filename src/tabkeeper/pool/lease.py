@@ -22,6 +22,7 @@ from tabkeeper.money import Money
 from tabkeeper.pool.browser import SessionBrowser, is_browser_error, trouble
 from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.model import Session
+from tabkeeper.pool.passage import Passage
 from tabkeeper.profiles.state import BrowserState, ProfileKey
 from tabkeeper.profiles.store import Visit
 from tabkeeper.proxies.model import Proxy
@@ -102,6 +103,9 @@ class Host(Protocol):
     def connect_url_of(self, holding: Holding) -> str:
         """Where a CDP client connects."""
 
+    def passage_of(self, holding: Holding) -> Passage:
+        """The way to its browser for who watches over it."""
+
     async def live_view_of(self, holding: Holding) -> str:
         """Where a person can watch."""
 
@@ -165,6 +169,17 @@ class Lease:
         self._check()
         self._check_own(self._host.browser_of(self._holding))
         return self._host.connect_url_of(self._holding)
+
+    def passage(self) -> Passage:
+        """Return the way to the browser for a relay that watches what its client does, such as the CDP gateway.
+
+        Raises:
+            LeaseLostError: the lease is over.
+            SessionInUseError: other sessions share the browser, so its client would see what is theirs.
+        """
+        self._check()
+        self._check_own(self._host.browser_of(self._holding))
+        return self._host.passage_of(self._holding)
 
     async def live_view(self) -> str:
         """Ask the provider for an address at which a person can watch the session, and often use it.

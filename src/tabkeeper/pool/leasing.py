@@ -23,6 +23,7 @@ from tabkeeper.errors import (
     PoolClosedError,
     QueueFullError,
     QueueTimeoutError,
+    SessionInUseError,
     TabkeeperError,
 )
 from tabkeeper.ledger.ledger import Ledger
@@ -36,6 +37,7 @@ from tabkeeper.pool.checkup import limits_from
 from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.lease import Holding, Lease
 from tabkeeper.pool.model import SERVING, Lane, Request, Session, State
+from tabkeeper.pool.passage import Passage
 from tabkeeper.pool.profiled import Profiled
 from tabkeeper.pool.proxied import MovedError, Proxied
 from tabkeeper.pool.routing import Router
@@ -529,6 +531,32 @@ class Leases:
         assert running.remote is not None
         return running.remote.connect_url
 
+    def passage_of(self, holding: Holding) -> Passage:
+        """See `lease.Host`."""
+        running = self._running_of(holding)
+        assert running.remote is not None
+        assert running.browser is not None
+        provider = self._providers[holding.session.provider]
+        proxy = running.proxy
+        if proxy is not None and proxy.username and provider.capabilities.proxy_by_context:
+            raise SessionInUseError(
+                f"session {holding.session.id} goes through proxy {proxy.id!r}, whose password only contexts "
+                "of ours can be given: use a proxy without one for clients of your own, or a hosted provider"
+            )
+        running.relayed = True
+
+        def vouch() -> None:
+            if running.holding is holding:
+                running.relayed = False
+
+        return Passage(
+            connect_url=running.remote.connect_url,
+            meter=running.browser.meter,
+            outlives_connections=provider.capabilities.outlives_connections
+            or self._config.providers[holding.session.provider].keep_alive,
+            vouch=vouch,
+        )
+
     async def live_view_of(self, holding: Holding) -> str:
         """See `lease.Host`."""
         provider = self._providers[holding.session.provider]
@@ -591,14 +619,15 @@ class Leases:
             error=holding.error,
         )
         clean = False
+        exposed = running.exposed or running.relayed
         try:
             if success:
                 await self._profiled.read(holding)
             untouched = running.browser is None or not running.browser.used
-            clean = (untouched or await self._clean(running)) and not running.exposed
+            clean = (untouched or await self._clean(running)) and not exposed
         finally:
             decline = running.health.decline(self._limits)
-            reason = decline if clean else "used by another client" if running.exposed else "not cleaned"
+            reason = decline if clean else "used by another client" if exposed else "not cleaned"
             self._record(running, holding)
             self._board.released(
                 holding.session,

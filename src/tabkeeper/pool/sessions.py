@@ -54,6 +54,8 @@ class Running:
     """The create call was sent, so that a session may exist."""
     exposed: bool = False
     """Its address was given to a client of the caller's own."""
+    relayed: bool = False
+    """Such a client is, or was, led to it by somebody who has not vouched for what it left."""
     leases: int = 0
     """Leases that really began."""
     last_used: Instant = 0.0

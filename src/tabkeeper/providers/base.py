@@ -45,6 +45,8 @@ class Capabilities:
     """`check` tells how many sessions the account may run at once."""
     host_bound: bool = False
     """Its sessions end with this process at the latest: nothing appears, or stays, without it."""
+    outlives_connections: bool = True
+    """A session goes on when its last client has disconnected; with the setting `keep_alive` any does."""
     free_until_connected: bool = False
     """A session costs nothing until somebody connects to it."""
 

@@ -43,6 +43,7 @@ class BrowserbaseProvider(HostedProvider):
         proxies=True,
         own_proxies=frozenset({"http", "https"}),
         concurrency=True,
+        outlives_connections=False,
     )
     default_url = "https://api.browserbase.com"
     reserved = frozenset({"userMetadata", "timeout", "keepAlive", "projectId", "region"})

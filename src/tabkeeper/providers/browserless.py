@@ -45,6 +45,7 @@ class BrowserlessProvider(HostedProvider):
         max_seconds=3600,
         regions=True,
         proxies=True,
+        outlives_connections=False,
     )
     default_url = "https://production-sfo.browserless.io"
     reserved = frozenset({"ttl", "processKeepAlive"})

@@ -21,6 +21,7 @@ from tabkeeper.pool.pool import SessionPool
 from tabkeeper.service import leases, sessions
 from tabkeeper.service.access import Rooms
 from tabkeeper.service.desk import LeaseDesk
+from tabkeeper.service.gateway.routes import gateway_routes
 from tabkeeper.service.guard import Guard
 from tabkeeper.service.problems import MEDIA_TYPE, ProblemError, problem_of
 from tabkeeper.service.tokens import Caller, Keyring
@@ -85,9 +86,10 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.rooms = Rooms(pool=pool, desk=desk, settings=settings, clock=clock)
-    app.state.has_gateway = False
+    app.state.has_gateway = True
     for router in (leases.router, sessions.router):
         app.include_router(router)
+    app.router.routes.extend(gateway_routes(app.state.rooms))
     _answer_errors(app, clock)
 
     def holder(token: str) -> Caller | None:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -91,6 +91,8 @@ class Ticket:
     task: asyncio.Task[None] | None = None
     success: bool = False
     reason: str | None = None
+    farewell: Callable[[], Awaitable[None]] | None = None
+    """What is still to be done with the session before the lease ends; it must be bounded."""
 
     @property
     def is_over(self) -> bool:
@@ -284,6 +286,8 @@ class LeaseDesk:
         ticket.settled.set()
         ticket.over.set()
         if ticket.lease is not None:
+            if ticket.farewell is not None:
+                await ticket.farewell()
             await ticket.lease.release(
                 success=ticket.success, reason=None if ticket.success else ticket.reason
             )

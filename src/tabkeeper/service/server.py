@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from tabkeeper.config import ServiceSettings
+from tabkeeper.service.gateway.server import uvicorn_options
 
 
 class _Server(uvicorn.Server):
@@ -79,8 +80,7 @@ async def serving(app: FastAPI, settings: ServiceSettings) -> AsyncIterator[str]
             config = uvicorn.Config(
                 app,
                 http=_protocol(settings.header_timeout.total_seconds()),
-                ws="websockets-sansio",
-                ws_max_size=2**27,
+                **uvicorn_options(app.state.rooms.pool.config.gateway),
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -1,0 +1,25 @@
+"""The way to a session's browser for somebody who relays a CDP conversation and watches what is said in it.
+
+It says where the browser is and takes two reports: what the browser received, and that nothing of the client is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tabkeeper.pool.browser import Meter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """One lease's way to its browser; the session is closed after the lease unless `vouch` is called before its end."""
+
+    connect_url: str = field(repr=False)
+    """Where the browser is. It may contain a key: never told to the client."""
+    meter: Meter = field(repr=False)
+    """What the session received; feed it with `Meter.heard`."""
+    outlives_connections: bool
+    """The session goes on when nobody is connected, so that another lease can have it."""
+    vouch: Callable[[], None]
+    """Say that the client's doings are known and undone: the session may be used again."""

@@ -1,0 +1,165 @@
+"""Our own words with a leased browser: what is in it, closing what a client left, pictures of its pages."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
+
+_LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
+_QUEUED = 4
+"""Messages that wait to be carried on; with more, the browser is no longer read."""
+_LIVE_KINDS = frozenset({"page", "iframe", "service_worker", "shared_worker", "worker", "webview"})
+_INNER = ("chrome-extension://", "chrome://", "devtools://")
+_PAUSES = (0.01, 0.05, 0.2, 0.5)
+_quiet = logging.getLogger(f"{__name__}.connections")
+_quiet.setLevel(logging.WARNING)  # what it says below that quotes addresses, with the keys in them
+
+
+class BrowserGoneError(Exception):
+    """The browser cannot be reached, does not answer, or refuses. The message holds no address."""
+
+
+async def dial(url: str, *, seconds: float = 30.0) -> ClientConnection:
+    """Connect to a browser.
+
+    Raises:
+        BrowserGoneError: it cannot be reached.
+    """
+    near = urlsplit(url).hostname in _LOCAL
+    try:
+        return await connect(
+            url,
+            max_size=None,
+            max_queue=_QUEUED,
+            compression=None,
+            open_timeout=seconds,
+            close_timeout=2,
+            logger=_quiet,
+            # A browser on this machine cannot vanish silently: its kernel closes the socket.
+            ping_interval=None if near else 20,
+            proxy=None if near else True,
+        )
+    except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
+        # Its own words could quote the address, and with it a key.
+        raise BrowserGoneError(f"the browser cannot be reached ({type(error).__name__})") from None
+
+
+class Browser:
+    """A connection for a few questions. Answers are awaited one at a time; events are kept for `events`."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._ids = itertools.count(1)
+        self._events: list[dict[str, Any]] = []
+
+    async def call(self, method: str, session: str | None = None, **params: object) -> dict[str, Any]:
+        """Send a command and return its result.
+
+        Raises:
+            BrowserGoneError: there is none.
+        """
+        number = next(self._ids)
+        command: dict[str, object] = {"id": number, "method": method, "params": params}
+        if session is not None:
+            command["sessionId"] = session
+        try:
+            await self._connection.send(json.dumps(command))
+            while True:
+                said = json.loads(await self._connection.recv())
+                if said.get("id") == number:
+                    break
+                self._events.append(said)
+        except (WebSocketException, ValueError):
+            raise BrowserGoneError(f"the browser went away at {method}") from None
+        if "error" in said:
+            raise BrowserGoneError(f"{method}: {said['error'].get('message')}")
+        result: dict[str, Any] = said["result"]
+        return result
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield what the browser tells, until it goes away."""
+        while True:
+            while self._events:
+                yield self._events.pop(0)
+            try:
+                yield json.loads(await self._connection.recv())
+            except (WebSocketException, ValueError):
+                return
+
+    async def targets(self) -> list[dict[str, Any]]:
+        """Return what runs in the browser, its own inner pages left out."""
+        found = (await self.call("Target.getTargets"))["targetInfos"]
+        return [t for t in found if t["type"] in _LIVE_KINDS and not str(t["url"]).startswith(_INNER)]
+
+
+@asynccontextmanager
+async def talking_to(url: str, *, seconds: float = 10.0) -> AsyncIterator[Browser]:
+    """Ask a browser a few things.
+
+    Raises:
+        BrowserGoneError: it cannot be reached.
+    """
+    connection = await dial(url, seconds=seconds)
+    try:
+        yield Browser(connection)
+    finally:
+        await connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What was in a browser before a client came."""
+
+    contexts: frozenset[str]
+    targets: frozenset[str]
+    cookies: frozenset[tuple[str, ...]]
+
+    @classmethod
+    async def of(cls, browser: Browser) -> Inventory:
+        """Look."""
+        contexts = (await browser.call("Target.getBrowserContexts"))["browserContextIds"]
+        cookies = (await browser.call("Storage.getCookies"))["cookies"]
+        return cls(
+            contexts=frozenset(contexts),
+            targets=frozenset(t["targetId"] for t in await browser.targets()),
+            cookies=frozenset((c["name"], c["domain"], c["path"], c["value"]) for c in cookies),
+        )
+
+
+async def sweep(browser: Browser, before: Inventory) -> str:
+    """Close what came since `before`; return what is different all the same, in a few words.
+
+    Raises:
+        BrowserGoneError: it does not answer.
+    """
+    now = await Inventory.of(browser)
+    for context in now.contexts - before.contexts:
+        await browser.call("Target.disposeBrowserContext", browserContextId=context)
+    for pause in (*_PAUSES, None):
+        now = await Inventory.of(browser)
+        if now == before:
+            await browser.call("Browser.setDownloadBehavior", behavior="default")
+            await browser.call("Browser.resetPermissions")
+            return ""
+        if pause is not None:
+            await asyncio.sleep(pause)  # what runs in a context ends a moment after it
+    return _difference(before, now)
+
+
+def _difference(before: Inventory, now: Inventory) -> str:
+    pairs: Mapping[str, tuple[frozenset[Any], frozenset[Any]]] = {
+        "contexts": (before.contexts, now.contexts),
+        "pages and workers": (before.targets, now.targets),
+        "cookies of the default context": (before.cookies, now.cookies),
+    }
+    return ", ".join(f"other {name}" for name, (then, since) in pairs.items() if then != since)

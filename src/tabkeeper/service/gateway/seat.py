@@ -1,0 +1,99 @@
+"""What the gateway keeps for one lease, however often its client connects, and what it does before the lease ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from websockets.asyncio.client import ClientConnection
+
+from tabkeeper.pool.lease import Lease
+from tabkeeper.pool.passage import Passage
+from tabkeeper.service.gateway.browser import BrowserGoneError, Inventory, dial, sweep, talking_to
+from tabkeeper.service.gateway.custody import Custody
+
+log = logging.getLogger(__name__)
+
+_LEAVING = 5.0
+"""Seconds for connections to end before their lease is swept."""
+
+
+class Seat:
+    """One lease as the gateway knows it."""
+
+    def __init__(self, lease: Lease, passage: Passage, *, sweep_seconds: float) -> None:
+        self.lease = lease
+        self.passage = passage
+        self.custody = Custody()
+        self._sweep_seconds = sweep_seconds
+        self._before: Inventory | None = None
+        self._holding_on: ClientConnection | None = None
+        self._readying = asyncio.Lock()
+        self._connections = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def ready(self) -> None:
+        """See that the browser answers, and what is in it, before the first client comes.
+
+        Raises:
+            BrowserGoneError: it does not answer.
+        """
+        async with self._readying:
+            if self._before is not None:
+                return
+            connection = None
+            async with talking_to(self.passage.connect_url) as browser:
+                if not self.passage.outlives_connections:
+                    # Else the browser would end with its client's first connection, and there were no coming back.
+                    connection = await dial(self.passage.connect_url)
+                self._before = await Inventory.of(browser)
+            self._holding_on = connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[ClientConnection]:
+        """Connect one more client to the browser.
+
+        Raises:
+            BrowserGoneError: it cannot be reached.
+        """
+        connection = await dial(self.passage.connect_url)
+        self._connections += 1
+        self._empty.clear()
+        try:
+            yield connection
+        finally:
+            try:
+                await connection.close()
+            finally:
+                self._connections -= 1
+                if not self._connections:
+                    self._empty.set()
+
+    async def farewell(self) -> None:
+        """Undo what clients did and vouch for the session, if all they did is known; called before the lease ends."""
+        try:
+            async with asyncio.timeout(_LEAVING):
+                await self._empty.wait()
+            await self._sweep()
+        except (BrowserGoneError, TimeoutError) as error:
+            log.warning("session %s is closed after its lease: %r", self.lease.session_id, error)
+        finally:
+            if self._holding_on is not None:
+                await self._holding_on.close()
+
+    async def _sweep(self) -> None:
+        if self.custody.spent or not self.passage.outlives_connections or self._before is None:
+            log.debug("session %s is not swept: %s", self.lease.session_id, self.custody.spent)
+            return
+        async with (
+            asyncio.timeout(self._sweep_seconds),
+            talking_to(self.passage.connect_url) as browser,
+        ):
+            left = await sweep(browser, self._before)
+        if left:
+            log.warning("session %s is not clean after a client: %s", self.lease.session_id, left)
+        else:
+            self.passage.vouch()
