@@ -63,6 +63,7 @@ MUTATIONS = {
     "I34": ["UPDATE entry SET quality = 'measured' WHERE kind = 'adjust'"],
     "I35": ["UPDATE session SET quality = 'measured' WHERE id = 'dear'"],
     "I30": ["UPDATE rollup_day SET bytes = bytes + 1"],
+    "I36": ["UPDATE entry_share SET cost_n = cost_n + 1"],
 }
 
 

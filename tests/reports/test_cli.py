@@ -93,6 +93,21 @@ def test_a_csv_goes_into_a_file(today, tmp_path, capsys):
     assert {row["tenant"] for row in rows} >= {"acme", "globex"}
 
 
+def test_a_report_is_a_page_and_a_parquet_file_and_the_same_again_as_of_an_entry(today, tmp_path, capsys):
+    pages = [tmp_path / "one.html", tmp_path / "two.html"]
+    for page in pages:
+        assert run(["report", "day", "--format", "html", "--as-of", "4", "--out", str(page)]) == 0
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    assert "entry 4." in pages[0].read_text()
+    assert run(["report", "day", "--format", "html"]) == 0
+    assert capsys.readouterr().out.startswith("<!doctype html>")
+    assert run(["report", "day", "--format", "parquet"]) == 2
+    assert run(["report", "day", "--format", "parquet", "--out", str(tmp_path / "day.parquet")]) == 0
+    rows = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "day.parquet").to_pylist()
+    assert sum(row["cost"] for row in rows) == Decimal("0.012")
+    assert {row["tenant"] for row in rows} == {"acme", "globex"}
+
+
 def test_a_table_in_a_file_is_plain_text(today, tmp_path):
     out = tmp_path / "day.txt"
     assert run(["report", "day", "--out", str(out)]) == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tabkeeper.ledger.windows import window_bounds
 from tabkeeper.money import ZERO, Money
-from tabkeeper.reports.forecast import NEEDED_DAYS, Past, forecast
+from tabkeeper.reports.forecast import NEEDED_DAYS, Past, back_test, forecast
 
 BERLIN, UTC_ZONE = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")
 NOW = datetime(2026, 11, 18, 12, 30, tzinfo=UTC)
@@ -133,3 +133,21 @@ def test_the_band_is_in_order_and_never_below_what_was_spent(pattern, minutes, s
     assert found == outlook(past(costs, now=now, zone=zone), period, Money(spent), Money(held)), (
         "no chance in it"
     )
+
+
+def test_the_back_test_of_steady_traffic_is_off_by_nothing_and_of_a_doubling_by_half():
+    zone, since = BERLIN, datetime(2026, 8, 31, 22, tzinfo=UTC)
+    now = since + timedelta(days=50, hours=15, minutes=20)
+    hours = [since + timedelta(hours=n) for n in range(51 * 24)]
+    steady = {hour: 1_000_000 + hour.hour for hour in hours}
+    found = back_test(steady, since=since, now=now, zone=zone)
+    assert found is not None
+    assert (found.days, found.error, found.bias, found.covered) == (14, 0.0, 0.0, 14)
+    last = now - timedelta(days=8)
+    grown = {hour: cost * (2 if hour > last else 1) for hour, cost in steady.items()}
+    missed = back_test(grown, since=since, now=now, zone=zone)
+    assert missed is not None
+    assert missed.error == -missed.bias > 0.05
+    assert missed.covered < 14
+    assert back_test(steady, since=now - timedelta(days=6), now=now, zone=zone) is None
+    assert back_test({}, since=since, now=now, zone=zone) is None

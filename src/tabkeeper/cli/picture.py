@@ -19,7 +19,8 @@ from tabkeeper.ledger.models import metadata
 from tabkeeper.ledger.processes import HEARTBEAT_OLD_US
 from tabkeeper.liveness import lives, realm
 from tabkeeper.money import ZERO, Money
-from tabkeeper.reports.daily import budget_figures, snapshot
+from tabkeeper.reports.budgeting import budget_figures
+from tabkeeper.reports.daily import snapshot
 from tabkeeper.reports.report import BudgetFigures
 
 

@@ -17,16 +17,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tabkeeper.cli.options import ConfigOption, JsonOption, console, print_json, read_config
+from tabkeeper.cli.options import ConfigOption, JsonOption, console, need, print_json, read_config
 from tabkeeper.cli.picture import budgets
 from tabkeeper.cli.records import reading
+from tabkeeper.cli.report_options import AsOfOption, read_as_of, read_date
 from tabkeeper.clock import SystemClock
 from tabkeeper.errors import ConfigError, NoPriceError
 from tabkeeper.ledger.cards import all_cards, card_of_provider
 from tabkeeper.ledger.rates import TIME_KINDS, Component, RateCard, is_free
 from tabkeeper.money import Money
 from tabkeeper.reports.daily import build_report
-from tabkeeper.reports.render_csv import render_csv
+from tabkeeper.reports.html.page import render_html
+from tabkeeper.reports.parquet import write_parquet
+from tabkeeper.reports.render_csv import cells_table, render_csv
 from tabkeeper.reports.render_json import render_json
 from tabkeeper.reports.render_table import WIDTH, budget_table, print_report
 from tabkeeper.reports.report import CostReport, ReportPeriod
@@ -36,23 +39,18 @@ rates_app = typer.Typer(no_args_is_help=True, help="Price lists: built in, and o
 budget_app = typer.Typer(no_args_is_help=True, help="Budgets, and how much of them is left.")
 
 
-def _date(given: str) -> date:
-    try:
-        return date.fromisoformat(f"{given}-01" if len(given) == 7 else given)
-    except ValueError:
-        raise typer.BadParameter(f"{given!r} is no date; write it like 2026-11-21") from None
-
-
 class Format(StrEnum):
     """How a report is written."""
 
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+    HTML = "html"
+    PARQUET = "parquet"
 
 
 FormatOption = Annotated[
-    Format, typer.Option("--format", "-f", help="table for people; json and csv are exact.")
+    Format, typer.Option("--format", "-f", help="table and html for people; the others are exact.")
 ]
 ReportJsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 OutOption = Annotated[
@@ -68,12 +66,13 @@ def report_day(
     day: Annotated[
         date | None,
         typer.Option(
-            "--date", "-d", parser=_date, metavar="YYYY-MM-DD", help="Which day; today if not given."
+            "--date", "-d", parser=read_date, metavar="YYYY-MM-DD", help="Which day; today if not given."
         ),
     ] = None,
     style: FormatOption = Format.TABLE,
     as_json: ReportJsonOption = False,
     out: OutOption = None,
+    as_of: AsOfOption = None,
 ) -> None:
     """Report one day, from midnight to midnight in the ledger's time zone.
 
@@ -83,7 +82,7 @@ def report_day(
 
       tabkeeper report day --date 2026-11-20 --format csv --out yesterday.csv
     """
-    _report(config, "day", day, _style(style, as_json=as_json), out)
+    _report(config, "day", day, style=_style(style, as_json=as_json), out=out, as_of=as_of)
 
 
 @report_app.command("month")
@@ -95,7 +94,7 @@ def report_month(
         typer.Option(
             "--date",
             "-d",
-            parser=_date,
+            parser=read_date,
             metavar="YYYY-MM",
             help="Which month, or any day of it; this one if not given.",
         ),
@@ -103,6 +102,7 @@ def report_month(
     style: FormatOption = Format.TABLE,
     as_json: ReportJsonOption = False,
     out: OutOption = None,
+    as_of: AsOfOption = None,
 ) -> None:
     """Report one calendar month in the ledger's time zone.
 
@@ -112,7 +112,7 @@ def report_month(
 
       tabkeeper report month --date 2026-10 --json | jq .totals.cost
     """
-    _report(config, "month", day, _style(style, as_json=as_json), out)
+    _report(config, "month", day, style=_style(style, as_json=as_json), out=out, as_of=as_of)
 
 
 @rates_app.command("list")
@@ -180,29 +180,43 @@ def budget_list(config: ConfigOption = None, *, as_json: JsonOption = False) -> 
 
 
 def _style(style: Format, *, as_json: bool) -> Format:
-    if as_json and style is Format.CSV:
-        raise ConfigError("--json and --format csv contradict each other; leave one out")
+    if as_json and style not in {Format.TABLE, Format.JSON}:
+        raise ConfigError(f"--json and --format {style} contradict each other; leave one out")
     return Format.JSON if as_json else style
 
 
 def _report(
-    config: Path | None, period: ReportPeriod, day: date | None, style: Format, out: Path | None
+    config: Path | None,
+    period: ReportPeriod,
+    day: date | None,
+    *,
+    style: Format,
+    out: Path | None,
+    as_of: str | None,
 ) -> None:
     settings = read_config(config)
-    now = SystemClock().now()
     with reading(settings) as engine:
-        report = build_report(engine, period=period, zone=settings.ledger.timezone, now=now, day=day)
+        with engine.connect() as connection:
+            seen = read_as_of(connection, as_of, SystemClock().now())
+        report = build_report(
+            engine, period=period, zone=settings.ledger.timezone, now=seen.now, day=day, upto=seen.entry
+        )
     if out is None and style is Format.TABLE:
         print_report(report, console())
         return
-    text = _text(report, style)
-    if out is None:
-        typer.echo(text, nl=False)
+    if style is Format.PARQUET:
+        need("parquet", "pyarrow")
+        if out is None:
+            raise ConfigError("--format parquet writes a file; name it with --out")
+        write_parquet(cells_table(report), out)
+    elif out is None:
+        typer.echo(_text(report, style), nl=False)
         return
-    try:
-        out.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise ConfigError(f"--out: {out} cannot be written: {error.strerror or error}") from None
+    else:
+        try:
+            out.write_text(_text(report, style), encoding="utf-8", newline="")
+        except OSError as error:
+            raise ConfigError(f"--out: {out} cannot be written: {error.strerror or error}") from None
     typer.echo(f"Wrote the report of {report.label} to {out}.", err=True)
 
 
@@ -211,6 +225,8 @@ def _text(report: CostReport, style: Format) -> str:
         return render_json(report)
     if style is Format.CSV:
         return render_csv(report)
+    if style is Format.HTML:
+        return render_html(report)
     page = io.StringIO()
     print_report(report, Console(file=page, width=WIDTH, color_system=None))
     return page.getvalue()

@@ -125,6 +125,7 @@ def correct(
     shares, idle = divide(card, cost, seconds_us / 1_000_000, ages_of(leases))
     rounding = Money(min(rounding_part(card, bill).nanos, max(0, cost.nanos)))
     _move_sums(tx, hold, session, leases, shares, idle=idle, rounding=rounding, seconds_us=seconds_us)
+    _write_moves(tx, entry_id, session, leases, shares, idle=idle, rounding=rounding, seconds_us=seconds_us)
     write_shares(tx, leases, shares)
     tx.run(
         "UPDATE session SET cost_n = :cost, idle_n = :idle, rounding_n = :rounding, seconds_us = :us, "
@@ -264,3 +265,35 @@ def _move_sums(
         by_tenant[lease.tenant]["cost_n"] += more
         by_tenant[lease.tenant]["failed_n"] += more if lease.outcome != "ok" else 0
     add_sums(tx, hold, by_tenant)
+
+
+def _write_moves(
+    tx: Transaction,
+    entry_id: int,
+    session: Row,
+    leases: list[Row],
+    shares: list[Money],
+    *,
+    idle: Money,
+    rounding: Money,
+    seconds_us: int,
+) -> None:
+    """Keep what moved, so that what was known before can still be told."""
+    moves = [
+        ("", idle.nanos - session.idle_n, rounding.nanos - session.rounding_n, seconds_us - session.seconds_us),
+        *(
+            (lease.id, share.nanos - lease.cost_n, 0, 0)
+            for lease, share in zip(leases, shares, strict=True)
+        ),
+    ]  # fmt: skip
+    rows = [
+        {"e": entry_id, "lease": lease, "cost": cost, "rounding": more, "us": us}
+        for lease, cost, more, us in moves
+        if cost or more or us
+    ]
+    if rows:
+        tx.many(
+            "INSERT INTO entry_share (entry_id, lease_id, cost_n, rounding_n, seconds_us) "
+            "VALUES (:e, :lease, :cost, :rounding, :us)",
+            rows,
+        )

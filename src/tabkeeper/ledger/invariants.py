@@ -244,6 +244,12 @@ INVARIANTS: tuple[Invariant, ...] = (
         "WHERE kind IN ('settle', 'adjust') GROUP BY session_id) x ON x.session_id = s.id "
         "JOIN entry e ON e.id = x.id WHERE s.quality <> e.quality",
     ),
+    Invariant(
+        "I36",
+        "what an adjustment moved is what it books",
+        "SELECT e.id FROM entry e LEFT JOIN (SELECT entry_id, SUM(cost_n) AS total FROM entry_share "
+        "GROUP BY entry_id) m ON m.entry_id = e.id WHERE e.kind = 'adjust' AND e.amount_n <> COALESCE(m.total, 0)",
+    ),
 )
 
 

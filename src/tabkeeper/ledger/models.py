@@ -376,6 +376,18 @@ class EntryLineRow(Table, table=True):
     amount_n: int = _number()
 
 
+class EntryShareRow(Table, table=True):
+    """Append-only: whose cost an adjustment changed, and by how much; together they are the entry's amount."""
+
+    __tablename__: ClassVar[Any] = "entry_share"
+    entry_id: int = _ref("entry.id", key=True)
+    lease_id: str = _key()
+    """Empty for the session's own part: idle cost, rounding, length of life."""
+    cost_n: int = _number()
+    rounding_n: int = _number()
+    seconds_us: int = _number()
+
+
 class PostingRow(Table, table=True):
     """Append-only: what an entry did to a window; every balance is a column sum of these."""
 

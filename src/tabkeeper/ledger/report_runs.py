@@ -18,6 +18,7 @@ _FURTHEST = timedelta(days=400)
 """Days further back get no report."""
 _LOOK_BACK = timedelta(days=40)
 """Gaps are looked for this far before the latest report."""
+_EVER = 2**63 - 1
 _PATIENCE = timedelta(hours=1)
 """A day whose sessions still run is reported after this time at the latest."""
 
@@ -86,10 +87,10 @@ def save(
     return bool(rows)
 
 
-def kept(connection: Connection, zone: str, day: date) -> str | None:
-    """Return the report that was kept of a local day, as JSON; None if there is none."""
+def kept(connection: Connection, zone: str, day: date, *, by: datetime | None = None) -> str | None:
+    """Return the report that was kept of a local day (at an instant at the latest), as JSON; None if there is none."""
     found = connection.execute(
-        text("SELECT report FROM report_run WHERE timezone = :zone AND day = :day"),
-        {"zone": zone, "day": day.isoformat()},
+        text("SELECT report FROM report_run WHERE timezone = :zone AND day = :day AND made_at <= :by"),
+        {"zone": zone, "day": day.isoformat(), "by": _EVER if by is None else micros(by)},
     ).scalar()
     return None if found is None else str(found)

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Engine, RowMapping
+from sqlalchemy import Connection, Engine
 
 from tabkeeper.ledger.instants import HOUR_US, micros, moment
 from tabkeeper.ledger.rates import BYTE_KINDS, TIME_KINDS
-from tabkeeper.ledger.windows import LAST_INSTANT, Window, window_bounds, window_of_date, windows_between
+from tabkeeper.ledger.windows import FIRST_INSTANT, Window, window_bounds, window_of_date
 from tabkeeper.money import Money
-from tabkeeper.reports import figures
-from tabkeeper.reports.figures import CellKey, HourSums, LineKey, Span, Sums
-from tabkeeper.reports.forecast import NEEDED_DAYS, Outlook, Past, forecast
+from tabkeeper.reports import details, facts, figures, history
+from tabkeeper.reports.as_of import EVERYTHING
+from tabkeeper.reports.budgeting import budget_figures
+from tabkeeper.reports.figures import CellKey, LineKey, ProviderHours, Span, Sums
+from tabkeeper.reports.forecast import NEEDED_DAYS, Outlook, Past, back_test, forecast
+from tabkeeper.reports.later import Later, read_later
 from tabkeeper.reports.report import (
-    BudgetFigures,
     Cell,
     ComponentFigures,
     CostReport,
@@ -36,11 +39,19 @@ from tabkeeper.reports.report import (
 from tabkeeper.reports.trend import last_day, read_trend
 
 _MOMENT = timedelta(microseconds=1)
-_HISTORY = timedelta(weeks=4)
+_HISTORY = timedelta(weeks=8)
+_MOST_FOR_PEAKS = 50_000
+"""Sessions above which the course of a budget's window is not followed."""
 
 
 def build_report(
-    engine: Engine, *, period: ReportPeriod, zone: str, now: datetime, day: date | None = None
+    engine: Engine,
+    *,
+    period: ReportPeriod,
+    zone: str,
+    now: datetime,
+    day: date | None = None,
+    upto: int = EVERYTHING,
 ) -> CostReport:
     """Report the local day or month that contains a date.
 
@@ -48,79 +59,160 @@ def build_report(
         engine: the ledger's reader.
         period: day or month.
         zone: IANA zone whose midnight begins it.
-        now: the present, in UTC.
+        now: the present, in UTC; or what was the present as of `upto`.
         day: any date of the period; today if None.
+        upto: the last entry that counts. The same arguments make the same report for ever; see `as_of`.
     """
     place = ZoneInfo(zone)
     window = window_bounds(period, place, now) if day is None else window_of_date(period, place, day)
-    before = window_bounds(period, place, window.start - _MOMENT)
-    is_open = now < window.end
     with snapshot(engine) as conn:
-        span = Span.of(window.start, window.end)
-        known = Span.of(min(window.start, now - _HISTORY), max(window.end, now)) if is_open else span
-        hours = figures.hours(conn, known.outer_hours)
-        cells = figures.usage_by_cell(conn, span)
-        lines = figures.lines_by_cell(conn, span)
-        estimated, estimated_cost = figures.estimates(conn, span)
-        adjusted, adjusted_cost, adjusted_at = figures.adjustments(conn, span)
-        totals = _usage(cells.values())
-        holds = _holds(conn)
-        return CostReport(
-            period=period,
-            label=window.label,
-            timezone=zone,
-            start=window.start,
-            end=window.end,
-            hours=(window.end - window.start) / timedelta(hours=1),
-            now=now,
-            is_open=is_open,
-            watermark=figures.watermark(conn),
-            quality=QualityFigures(
-                estimated_sessions=estimated,
-                estimated_cost=Money(estimated_cost),
-                adjusted_sessions=adjusted,
-                adjusted_cost=Money(adjusted_cost),
-                adjusted_at=None if adjusted_at is None else moment(adjusted_at),
-            ),
-            totals=totals,
-            billed_seconds=figures.billed(lines, TIME_KINDS) / 1e3,
-            previous=_previous(conn, before, window, now),
-            cells=_cells(cells, lines),
-            platforms=_groups(cells, 0),
-            providers=_groups(cells, 1),
-            tenants=_groups(cells, 2),
-            components=_components(lines),
-            timeline=_timeline(hours, period, window, place),
-            trend=read_trend(conn, last_day(window, period, place, now), place, now),
-            holds=holds,
-            budgets=budget_figures(conn, window.start, window.end, now),
-            forecasts=(
-                _forecasts(conn, hours, place, now, holds.amount) if window.start <= now < window.end else ()
-            ),
-        )
+        return _report(_scene(conn, period, place, window, now, upto=upto))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scene:
+    """Which part of the ledger is told of, as of when, and what was read of it already."""
+
+    conn: Connection
+    period: ReportPeriod
+    place: ZoneInfo
+    window: Window
+    now: datetime
+    upto: int
+    later: Later
+    hours: ProviderHours
+    since: datetime | None
+    """When the ledger's first session began."""
+
+    @property
+    def span(self) -> Span:
+        return Span.of(self.window.start, self.window.end)
+
+    @property
+    def before(self) -> Window:
+        return window_bounds(self.period, self.place, self.window.start - _MOMENT)
+
+    @property
+    def is_now(self) -> bool:
+        return self.now in self.window
+
+    def cost(self, start: datetime, end: datetime) -> Money:
+        """Sum a span; nothing if it is empty."""
+        return Money(figures.cost(self.conn, Span.of(start, max(start, end)), self.later))
+
+
+def _scene(
+    conn: Connection, period: ReportPeriod, place: ZoneInfo, window: Window, now: datetime, *, upto: int
+) -> _Scene:
+    later = read_later(conn, upto)
+    first = facts.first_session(conn, upto)
+    before = window_bounds(period, place, window.start - _MOMENT)
+    known = Span.of(
+        min(before.start, max(min(now, window.end), FIRST_INSTANT + history.LOOK_BACK) - history.LOOK_BACK),
+        window.end,
+    )
+    return _Scene(
+        conn=conn,
+        period=period,
+        place=place,
+        window=window,
+        now=now,
+        upto=upto,
+        later=later,
+        hours=figures.hours(conn, known.outer_hours, later),
+        since=None if first is None else moment(first),
+    )
+
+
+def _report(scene: _Scene) -> CostReport:
+    conn, window, now, place, upto = scene.conn, scene.window, scene.now, scene.place, scene.upto
+    last = last_day(window, scene.period, place, now)
+    parts = history.steps(scene.period, window, place)
+    cells = figures.usage_by_cell(conn, scene.span, scene.later)
+    lines = figures.lines_by_cell(conn, scene.span, scene.later)
+    totals = _usage(cells.values())
+    holds = _holds(conn, upto)
+    begun = Span.of(window.start, min(window.end, max(window.start, now + _MOMENT)))
+    counts, raised = details.alerts(conn, begun)
+    return CostReport(
+        period=scene.period,
+        label=window.label,
+        timezone=place.key,
+        start=window.start,
+        end=window.end,
+        hours=(window.end - window.start) / timedelta(hours=1),
+        now=now,
+        is_open=now < window.end,
+        watermark=facts.watermark(conn, upto),
+        quality=_quality(scene),
+        totals=totals,
+        billed_seconds=figures.billed(lines, TIME_KINDS) / 1e3,
+        previous=_previous(scene),
+        cells=_cells(cells, lines),
+        platforms=_groups(cells, 0),
+        providers=_groups(cells, 1),
+        tenants=_groups(cells, 2),
+        components=_components(lines),
+        timeline=history.timeline(scene.hours, parts),
+        trend=read_trend(conn, last, place, now, since=scene.since, later=scene.later),
+        holds=holds,
+        budgets=budget_figures(
+            conn, window.start, window.end, now, upto=upto, peaks=0 < totals.sessions <= _MOST_FOR_PEAKS
+        ),
+        forecasts=_forecasts(scene, holds.amount) if scene.is_now else (),
+        month_to_date=scene.cost(
+            window_bounds("month", place, window.start).start, min(max(now, window.start), window.end)
+        ),
+        week_ago=_week_ago(scene) if scene.period == "day" else None,
+        session_costs=details.session_costs(conn, scene.span, upto, totals.cost, totals.sessions),
+        tags=details.tags(conn, scene.span, upto, totals.sessions),
+        alerts=counts,
+        raised=raised,
+        reconciled=details.reconciled(conn, begun),
+        restated=details.restated(conn, window, place, now, upto),
+        provider_costs=history.provider_costs(scene.hours, parts),
+        band=history.band(scene.period, scene.hours, window, parts, since=scene.since, place=place),
+        days=_days(scene, history.last_days(last, place, scene.since)),
+        heat=history.heat(scene.hours, min(now, window.end), place, scene.since),
+    )
+
+
+def _quality(scene: _Scene) -> QualityFigures:
+    estimated, estimated_cost = facts.estimates(scene.conn, scene.span, scene.upto)
+    adjusted, adjusted_cost, adjusted_at = facts.adjustments(scene.conn, scene.span, scene.upto)
+    return QualityFigures(
+        estimated_sessions=estimated,
+        estimated_cost=Money(estimated_cost),
+        adjusted_sessions=adjusted,
+        adjusted_cost=Money(adjusted_cost),
+        adjusted_at=None if adjusted_at is None else moment(adjusted_at),
+    )
+
+
+def _week_ago(scene: _Scene) -> Money | None:
+    then = scene.window
+    if then.start < FIRST_INSTANT:
+        return None
+    for _ in range(7):
+        then = window_bounds("day", scene.place, then.start - _MOMENT)
+    end = min(then.end, then.start + (scene.now - scene.window.start)) if scene.is_now else then.end
+    return scene.cost(then.start, end)
+
+
+def _days(scene: _Scene, days: list[Window]) -> tuple[Moment, ...]:
+    if history.whole(days):
+        return history.timeline(scene.hours, days)
+    sums = [(day, figures.totals(scene.conn, Span.of(day.start, day.end), scene.later)) for day in days]
+    return tuple(
+        Moment(start=day.start, label=day.label, cost=Money(one.cost_n), sessions=one.sessions)
+        for day, one in sums
+    )
 
 
 def cost_between(engine: Engine, start: datetime, end: datetime) -> Money:
     """Sum the cost of all sessions whose money was held from `start` to `end` (not included)."""
     with snapshot(engine) as conn:
         return Money(figures.cost(conn, Span.of(start, end)))
-
-
-def budget_figures(
-    conn: Connection, start: datetime, end: datetime, now: datetime
-) -> tuple[BudgetFigures, ...]:
-    """Tell how far each budget is used, in its latest window between two instants."""
-    span = Span.of(start, end)
-    latest = micros(min(max(now, start), end - _MOMENT))
-    windows: dict[str, list[RowMapping]] = {}
-    for row in figures.budget_windows(conn, span):
-        windows.setdefault(str(row["name"]), []).append(row)
-    newest: dict[str, RowMapping] = {}
-    for row in figures.budgets(conn, span):
-        newest.setdefault(str(row["name"]), row)
-    return tuple(
-        _budget(row, windows.get(name, []), span, moment(latest)) for name, row in sorted(newest.items())
-    )
 
 
 @contextmanager
@@ -215,12 +307,12 @@ def _components(lines: Mapping[LineKey, Sums]) -> tuple[ComponentFigures, ...]:
     return tuple(sorted(found, key=lambda part: (-part.amount.nanos, part.provider, part.kind)))
 
 
-def _previous(conn: Connection, before: Window, window: Window, now: datetime) -> Previous:
-    sums = figures.totals(conn, Span.of(before.start, before.end))
+def _previous(scene: _Scene) -> Previous:
+    before, window = scene.before, scene.window
+    sums = figures.totals(scene.conn, Span.of(before.start, before.end), scene.later)
     to_date = None
-    if window.start <= now < window.end:
-        same_point = min(before.end, before.start + (now - window.start))
-        to_date = Money(figures.cost(conn, Span.of(before.start, same_point)))
+    if scene.is_now:
+        to_date = scene.cost(before.start, min(before.end, before.start + (scene.now - window.start)))
     return Previous(
         label=before.label,
         cost=Money(sums.cost_n),
@@ -230,33 +322,8 @@ def _previous(conn: Connection, before: Window, window: Window, now: datetime) -
     )
 
 
-def _timeline(
-    hours: Mapping[int, HourSums], period: ReportPeriod, window: Window, place: ZoneInfo
-) -> tuple[Moment, ...]:
-    if period == "day":
-        length = int((window.end - window.start) / timedelta(hours=1))
-        starts = [window.start + timedelta(hours=n) for n in range(length)]
-        parts = [Window(at, at + timedelta(hours=1), f"{at.astimezone(place):%H:%M}") for at in starts]
-    else:
-        parts = list(windows_between("day", place, window.start, window.end))
-    if any(micros(part.start) % HOUR_US or micros(part.end) % HOUR_US for part in parts):
-        return ()
-    moments = []
-    for part in parts:
-        sums = [hours[at] for at in range(micros(part.start), micros(part.end), HOUR_US) if at in hours]
-        moments.append(
-            Moment(
-                start=part.start,
-                label=part.label,
-                cost=Money(sum(hour.cost_n for hour in sums)),
-                sessions=sum(hour.sessions for hour in sums),
-            )
-        )
-    return tuple(moments)
-
-
-def _holds(conn: Connection) -> HoldFigures:
-    count, amount, oldest, session = figures.open_holds(conn)
+def _holds(conn: Connection, upto: int) -> HoldFigures:
+    count, amount, oldest, session = facts.open_holds(conn, upto)
     return HoldFigures(
         open=count,
         amount=Money(amount),
@@ -265,44 +332,16 @@ def _holds(conn: Connection) -> HoldFigures:
     )
 
 
-def _budget(budget: RowMapping, windows: list[RowMapping], span: Span, at: datetime) -> BudgetFigures:
-    bounds = window_bounds(budget["period"], str(budget["timezone"]), at)
-    at_us = micros(at)
-    shown = next((row for row in reversed(windows) if row["start_at"] <= at_us < row["end_at"]), None)
-    inside = [row for row in windows if row["start_at"] >= span.start and row["end_at"] <= span.end]
-    scope = str(budget["scope_kind"])
-    return BudgetFigures(
-        name=str(budget["name"]),
-        scope=scope if scope == "pool" else f"{scope} {budget['scope_value']}",
-        period=str(budget["period"]),
-        timezone=str(budget["timezone"]),
-        mode=str(budget["mode"]),
-        label=bounds.label,
-        starts_at=bounds.start,
-        resets_at=bounds.end if bounds.end < LAST_INSTANT else None,
-        limit=Money(int((shown or budget)["limit_n"])),
-        spent=Money(int(shown["spent_n"]) if shown else 0),
-        held=Money(int(shown["held_n"]) if shown else 0),
-        forced=Money(int(shown["forced_n"]) if shown else 0),
-        denied=int(shown["denied"]) if shown else 0,
-        windows=len(inside),
-        denied_in_period=sum(int(row["denied"]) for row in inside),
-        forced_in_period=Money(sum(int(row["forced_n"]) for row in inside)),
-    )
-
-
-def _forecasts(
-    conn: Connection, hours: Mapping[int, HourSums], place: ZoneInfo, now: datetime, held: Money
-) -> tuple[ForecastFigures, ...]:
-    recent = micros(now - _HISTORY) - HOUR_US
-    costs = {moment(hour): sums.cost_n for hour, sums in hours.items() if hour >= recent}
-    first = figures.first_session(conn)
-    past = Past(costs, since=None if first is None else moment(first), now=now, zone=place)
+def _forecasts(scene: _Scene, held: Money) -> tuple[ForecastFigures, ...]:
+    now, place = scene.now, scene.place
+    costs = history.costs_by_hour(scene.hours, micros(now - _HISTORY) - HOUR_US)
+    past = Past(costs, since=scene.since, now=now, zone=place)
+    test = back_test(costs, since=scene.since, now=now, zone=place)
     found = []
     periods: tuple[ReportPeriod, ...] = ("day", "month")
     for period in periods:
         window = window_bounds(period, place, now)
-        spent = Money(figures.cost(conn, Span.of(window.start, now)))
+        spent = scene.cost(window.start, now)
         outlook = forecast(start=window.start, end=window.end, spent=spent, past=past, held=held)
         found.append(
             ForecastFigures(
@@ -315,6 +354,11 @@ def _forecasts(
                 run_rate=outlook.run_rate,
                 closed_days=outlook.closed_days,
                 note=_note(outlook),
+                # A day's end is known a day later; of months there are too few to test on.
+                tested_days=test.days if test and period == "day" else 0,
+                error=test.error if test and period == "day" else None,
+                bias=test.bias if test and period == "day" else None,
+                covered=test.covered if test and period == "day" else 0,
             )
         )
     return tuple(found)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, RowMapping, text
+from sqlalchemy import Connection, Row, text
 
 from tabkeeper.ledger.instants import DAY_US, HOUR_US, micros
+from tabkeeper.reports.later import NOTHING, Later, Piece, hour_of
 
 MEASURES = (
     "cost_n", "idle_n", "rounding_n", "failed_n", "sessions", "failed_sessions", "leases", "reused", "failures",
@@ -23,6 +24,8 @@ MEASURES = (
 
 LINE_MEASURES = ("amount_n", "raw_qty", "billed_qty", "included_qty")
 """Columns of `rollup_line` that add up."""
+
+_SESSIONS, _LEASES = MEASURES.index("sessions"), MEASURES.index("leases")
 
 CellKey = tuple[str, str, str]
 LineKey = tuple[str, str, str, str]
@@ -69,23 +72,23 @@ class Span:
         return [span for span in ends if span.start < span.end]
 
 
-def usage_by_cell(conn: Connection, span: Span) -> dict[CellKey, Sums]:
+def usage_by_cell(conn: Connection, span: Span, later: Later = NOTHING) -> dict[CellKey, Sums]:
     """Sum the usage by platform, provider and tenant."""
     total: dict[CellKey, Sums] = {}
     _add_rows(total, conn.execute(_USAGE_OF_HOURS, _days_and_hours(span)), MEASURES)
     for part in span.broken_ends:
         _add_rows(total, conn.execute(_USAGE_OF_SESSIONS, _bounds(part)), MEASURES)
         _add_rows(total, conn.execute(_USAGE_OF_LEASES, _bounds(part)), MEASURES)
-    return total
+    return _without(total, later.usage_in(span.start, span.end), MEASURES)
 
 
-def lines_by_cell(conn: Connection, span: Span) -> dict[LineKey, Sums]:
+def lines_by_cell(conn: Connection, span: Span, later: Later = NOTHING) -> dict[LineKey, Sums]:
     """Sum the bills' lines by platform, provider, tenant (whose request created the session) and kind."""
     total: dict[LineKey, Sums] = {}
     _add_rows(total, conn.execute(_LINES_OF_HOURS, _days_and_hours(span)), LINE_MEASURES)
     for part in span.broken_ends:
         _add_rows(total, conn.execute(_LINES_OF_ENTRIES, _bounds(part)), LINE_MEASURES)
-    return total
+    return _without(total, later.lines_in(span.start, span.end), LINE_MEASURES)
 
 
 def billed(lines: Mapping[LineKey, Sums], kinds: frozenset[str]) -> int:
@@ -94,41 +97,58 @@ def billed(lines: Mapping[LineKey, Sums], kinds: frozenset[str]) -> int:
 
 
 class HourSums(NamedTuple):
-    """What began in one UTC hour."""
+    """What began in one UTC hour at one provider, or at all of them."""
 
-    cost_n: int
-    sessions: int
-    leases: int
+    cost_n: int = 0
+    sessions: int = 0
+    leases: int = 0
+
+    def plus(self, other: HourSums) -> HourSums:
+        """Add up."""
+        return HourSums(
+            self.cost_n + other.cost_n, self.sessions + other.sessions, self.leases + other.leases
+        )
 
 
-def hours(conn: Connection, span: Span) -> dict[int, HourSums]:
-    """Sum by UTC hour (its start in microseconds); hours without sessions are missing."""
-    rows = conn.execute(_HOURS, _bounds(span))
-    return {row[0]: HourSums(int(row[1]), int(row[2]), int(row[3])) for row in rows.all()}
+ProviderHours = dict[int, dict[str, HourSums]]
+"""By the hour's beginning in microseconds, and by provider."""
 
 
-def cost(conn: Connection, span: Span) -> int:
+def hours(conn: Connection, span: Span, later: Later = NOTHING) -> ProviderHours:
+    """Sum by UTC hour and provider; hours without sessions are missing."""
+    found: ProviderHours = {}
+    for hour, provider, *sums in conn.execute(_HOURS, _bounds(span)).all():
+        found.setdefault(int(hour), {})[provider] = HourSums(*map(int, sums))
+    for piece in later.usage_in(span.start, span.end):
+        at, provider = found[hour_of(piece)], piece.key[1]
+        at[provider] = at[provider].plus(_less(piece))
+    return {
+        hour: {name: sums for name, sums in at.items() if any(sums)}
+        for hour, at in found.items()
+        if any(any(sums) for sums in at.values())
+    }
+
+
+def cost(conn: Connection, span: Span, later: Later = NOTHING) -> int:
     """Nano-dollars of all sessions whose money was held in the span."""
     total = int(conn.execute(_TOTALS_OF_HOURS, _days_and_hours(span)).one()[0] or 0)
     for part in span.broken_ends:
         total += int(conn.execute(_COST_OF_ENTRIES, _bounds(part)).scalar_one())
-    return total
+    return total - sum(piece.sums[0] for piece in later.usage_in(span.start, span.end))
 
 
-def totals(conn: Connection, span: Span) -> HourSums:
+def totals(conn: Connection, span: Span, later: Later = NOTHING) -> HourSums:
     """Cost, sessions and leases of a span."""
-    cost_n, sessions, leases = (
-        int(v or 0) for v in conn.execute(_TOTALS_OF_HOURS, _days_and_hours(span)).one()
-    )
+    found = HourSums(*(int(v or 0) for v in conn.execute(_TOTALS_OF_HOURS, _days_and_hours(span)).one()))
     for part in span.broken_ends:
         for piece in usage_by_cell(conn, part).values():
-            cost_n += piece["cost_n"]
-            sessions += piece["sessions"]
-            leases += piece["leases"]
-    return HourSums(cost_n, sessions, leases)
+            found = found.plus(HourSums(piece["cost_n"], piece["sessions"], piece["leases"]))
+    for one in later.usage_in(span.start, span.end):
+        found = found.plus(_less(one))
+    return found
 
 
-def cost_by_platform(conn: Connection, span: Span) -> dict[str, tuple[int, int]]:
+def cost_by_platform(conn: Connection, span: Span, later: Later = NOTHING) -> dict[str, tuple[int, int]]:
     """Nano-dollars and sessions of each platform; less to read than `usage_by_cell`, and it agrees with it."""
     rows = list(conn.execute(_PLATFORMS_OF_HOURS, _days_and_hours(span)))
     for part in span.broken_ends:
@@ -137,61 +157,10 @@ def cost_by_platform(conn: Connection, span: Span) -> dict[str, tuple[int, int]]
     for platform, cost_n, sessions in rows:
         before = found.get(platform, (0, 0))
         found[platform] = before[0] + int(cost_n), before[1] + int(sessions)
-    return found
-
-
-def first_hour(conn: Connection) -> int | None:
-    """Start of the ledger's first hour with a settled session, in microseconds; None if there is none."""
-    value = conn.execute(text("SELECT MIN(hour_at) FROM rollup_hour")).scalar_one()
-    return None if value is None else int(value)
-
-
-def first_session(conn: Connection) -> int | None:
-    """When the money of the ledger's first settled session was held, in microseconds; None if there is none."""
-    found = conn.execute(
-        text("SELECT effective_at FROM entry WHERE kind = 'settle' ORDER BY effective_at LIMIT 1")
-    ).one_or_none()
-    return None if found is None else int(found[0])
-
-
-def watermark(conn: Connection) -> int:
-    """Number of the latest entry, 0 in an empty ledger."""
-    return int(conn.execute(text("SELECT COALESCE(MAX(id), 0) FROM entry")).scalar_one())
-
-
-def open_holds(conn: Connection) -> tuple[int, int, int | None, str | None]:
-    """Count, nano-dollars, oldest instant and its session, of all holds that are open now."""
-    count, amount = conn.execute(
-        text("SELECT COUNT(*), COALESCE(SUM(amount_n), 0) FROM hold WHERE state = 'open'")
-    ).one()
-    oldest = conn.execute(
-        text("SELECT held_at, session_id FROM hold WHERE state = 'open' ORDER BY held_at, session_id LIMIT 1")
-    ).one_or_none()
-    if oldest is None:
-        return int(count), int(amount), None, None
-    return int(count), int(amount), int(oldest[0]), str(oldest[1])
-
-
-def estimates(conn: Connection, span: Span) -> tuple[int, int]:
-    """Sessions of the span whose cost is an estimate, and that cost."""
-    count, amount = conn.execute(_ESTIMATES, _bounds(span)).one()
-    return int(count), int(amount)
-
-
-def adjustments(conn: Connection, span: Span) -> tuple[int, int, int | None]:
-    """Sessions of the span that were adjusted, by how many nano-dollars in all, and when the latest was."""
-    sessions, amount, latest = conn.execute(_ADJUSTMENTS, _bounds(span)).one()
-    return int(sessions), int(amount), None if latest is None else int(latest)
-
-
-def budgets(conn: Connection, span: Span) -> list[RowMapping]:
-    """Versions of budgets in force at some moment of the span, by name and then newest first."""
-    return list(conn.execute(_BUDGETS, _bounds(span)).mappings())
-
-
-def budget_windows(conn: Connection, span: Span) -> list[RowMapping]:
-    """Windows that have a moment in common with the span, with their budget's name, oldest first."""
-    return list(conn.execute(_WINDOWS, _bounds(span)).mappings())
+    for piece in later.usage_in(span.start, span.end):
+        cost_n, sessions = found[piece.key[0]]
+        found[piece.key[0]] = cost_n - piece.sums[0], sessions - piece.sums[_SESSIONS]
+    return {name: sums for name, sums in found.items() if any(sums)} if later.usage else found
 
 
 def _bounds(span: Span) -> dict[str, int]:
@@ -210,6 +179,20 @@ def _add_rows(total: dict[Any, Sums], rows: Iterable[Row[Any]], measures: tuple[
         sums = total.setdefault(key, dict.fromkeys(measures, 0))
         for measure, value in zip(measures, values[-len(measures) :], strict=True):
             sums[measure] += int(value or 0)
+
+
+def _without(total: dict[Any, Sums], pieces: Iterable[Piece], measures: tuple[str, ...]) -> dict[Any, Sums]:
+    taken = set()
+    for piece in pieces:
+        sums = total[piece.key]
+        taken.add(piece.key)
+        for measure, value in zip(measures, piece.sums, strict=True):
+            sums[measure] -= value
+    return {key: sums for key, sums in total.items() if key not in taken or any(sums.values())}
+
+
+def _less(piece: Piece) -> HourSums:
+    return HourSums(-piece.sums[0], -piece.sums[_SESSIONS], -piece.sums[_LEASES])
 
 
 def _sums(columns: tuple[str, ...]) -> str:
@@ -275,9 +258,9 @@ _LINES_OF_ENTRIES = text("""
      GROUP BY s.platform, s.provider, s.tenant, l.kind""")
 
 _HOURS = text("""
-    SELECT hour_at, SUM(cost_n), SUM(sessions), SUM(leases)
+    SELECT hour_at, provider, SUM(cost_n), SUM(sessions), SUM(leases)
       FROM rollup_hour WHERE hour_at >= :start AND hour_at < :end
-     GROUP BY hour_at""")
+     GROUP BY hour_at, provider""")
 
 _TOTALS_OF_HOURS = text(
     "SELECT SUM(cost_n), SUM(sessions), SUM(leases) FROM "  # noqa: S608
@@ -299,24 +282,3 @@ _PLATFORMS_OF_ENTRIES = text("""
 _COST_OF_ENTRIES = text(
     "SELECT COALESCE(SUM(amount_n), 0) FROM entry WHERE effective_at >= :start AND effective_at < :end"
 )
-
-# Every estimate writes an alert, and there are few of them; the journal itself has no index by quality.
-_ESTIMATES = text("""
-    SELECT COUNT(*), COALESCE(SUM(s.cost_n), 0)
-      FROM alert_event a JOIN session s ON s.id = a.session_id
-     WHERE a.kind = 'estimate' AND s.quality = 'estimate' AND s.created_at >= :start AND s.created_at < :end""")
-
-_ADJUSTMENTS = text("""
-    SELECT COUNT(DISTINCT session_id), COALESCE(SUM(amount_n), 0), MAX(recorded_at) FROM entry
-     WHERE kind = 'adjust' AND effective_at >= :start AND effective_at < :end""")
-
-_BUDGETS = text("""
-    SELECT id, name, version, scope_kind, scope_value, period, timezone, mode, limit_n
-      FROM budget WHERE effective_from < :end AND (effective_to IS NULL OR effective_to > :start)
-     ORDER BY name, version DESC""")
-
-_WINDOWS = text("""
-    SELECT b.name, w.start_at, w.end_at, w.label, w.mode, w.limit_n, w.held_n, w.spent_n, w.forced_n, w.denied
-      FROM budget_window w JOIN budget b ON b.id = w.budget_id
-     WHERE w.start_at < :end AND w.end_at > :start
-     ORDER BY b.name, w.start_at, b.version""")

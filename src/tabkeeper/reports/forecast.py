@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from math import isqrt
 from zoneinfo import ZoneInfo
 
+from tabkeeper.ledger.windows import window_bounds
 from tabkeeper.money import ZERO, Money
 
 NEEDED_DAYS = 7
@@ -19,6 +20,7 @@ NEEDED_DAYS = 7
 
 _HOUR = timedelta(hours=1)
 _ENOUGH_SAMPLES = 3
+_TESTED_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,51 @@ def forecast(*, start: datetime, end: datetime, spent: Money, past: Past, held: 
         p90=Money(spent.nanos + middle + up + held.nanos),
         run_rate=run_rate,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackTest:
+    """How well the same forecast would have done on days whose end is known."""
+
+    days: int
+    error: float
+    """By how much it was off, added up over the days, as a share of what they cost."""
+    bias: float
+    """The same with signs: more than nothing if too much was expected."""
+    covered: int
+    """Days that ended between P10 and P90."""
+
+
+def back_test(
+    costs: Mapping[datetime, int], *, since: datetime | None, now: datetime, zone: ZoneInfo
+) -> BackTest | None:
+    """Forecast the ends of the last fourteen days from what was known at the present hour of each.
+
+    Costs are as they are known today, also of sessions that were not settled at that hour. None without a day that
+    had enough history, or if the days cost nothing.
+    """
+    window = window_bounds("day", zone, now)
+    elapsed = _floor_hour(now) - window.start
+    off = signed = total = days = covered = 0
+    for _ in range(_TESTED_DAYS):
+        window = window_bounds("day", zone, window.start - timedelta(microseconds=1))
+        at = _floor_hour(min(window.start + elapsed, window.end - _HOUR))
+        past = Past(costs, since=since, now=at, zone=zone)
+        if past.closed_days < NEEDED_DAYS:
+            break
+        hours = [window.start + n * _HOUR for n in range(int((window.end - window.start) / _HOUR))]
+        spent = Money(sum(costs.get(_floor_hour(hour), 0) for hour in hours if hour < at))
+        came = sum(costs.get(_floor_hour(hour), 0) for hour in hours)
+        outlook = forecast(start=window.start, end=window.end, spent=spent, past=past)
+        assert outlook.p10 is not None
+        assert outlook.p50 is not None
+        assert outlook.p90 is not None
+        days += 1
+        total += came
+        off += abs(outlook.p50.nanos - came)
+        signed += outlook.p50.nanos - came
+        covered += outlook.p10.nanos <= came <= outlook.p90.nanos
+    return BackTest(days=days, error=off / total, bias=signed / total, covered=covered) if total > 0 else None
 
 
 def _run_rate(

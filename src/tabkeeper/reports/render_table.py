@@ -45,10 +45,18 @@ from tabkeeper.reports.report import (
 from tabkeeper.reports.report import Group as UsageGroup
 
 __all__ = [
+    "COMPONENTS",
+    "TENANT_RULE",
     "WIDTH",
+    "back_test_text",
     "bar",
+    "budget_notes",
     "budget_table",
+    "delta_text",
+    "foot_lines",
+    "head_texts",
     "money_column",
+    "others",
     "print_report",
     "render_table",
     "spark",
@@ -58,14 +66,15 @@ __all__ = [
 WIDTH = 100
 """Columns that the report is laid out for; it is never wider."""
 
-_COMPONENTS = {
+COMPONENTS = {
     "session": "sessions created",
     "time": "session time",
     "units": "units of time",
     "gb_second": "memory over time",
     "proxy_bytes": "traffic",
+    "provider": "beyond what its quantities explain",
 }
-
+"""What people call the kinds of lines."""
 
 _SESSION_COLUMNS = ("Cost", "Share", "Sessions", "Leases", "Hours", "Idle", "Failed")
 _LEASE_COLUMNS = ("Cost", "Share", "Leases", "Hours leased", "Sessions", "Idle", "Failed")
@@ -117,22 +126,25 @@ def _below(part: RenderableType) -> RenderableType:
 
 
 def _head(report: CostReport) -> RenderableType:
-    place = ZoneInfo(report.timezone)
-    first = report.start.astimezone(place)
-    name = f"{first:%A} {first.day} {first:%B %Y}" if report.period == "day" else f"{first:%B %Y}"
-    title = Text(f"Cost of {name}", style="bold")
-    zone = Text(report.timezone, style="bold")
+    title, bounds = head_texts(report)
     top = Table.grid(expand=True)
     top.add_column()
     top.add_column(justify="right")
-    top.add_row(title, zone)
+    top.add_row(Text(title, style="bold"), Text(report.timezone, style="bold"))
+    return Group(Rule(style="dim"), top, Text(bounds, style="dim"), Rule(style="dim"))
+
+
+def head_texts(report: CostReport) -> tuple[str, str]:
+    """Return what the report is of, and its bounds, length and state."""
+    first = report.start.astimezone(ZoneInfo(report.timezone))
+    name = f"{first:%A} {first.day} {first:%B %Y}" if report.period == "day" else f"{first:%B %Y}"
     state = (
         f"open, {span_text((report.end - report.now).total_seconds())} left" if report.is_open else "closed"
     )
     if report.now < report.start:
         state = "not begun"
     bounds = f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC · {_length(report)} · {state}"
-    return Group(Rule(style="dim"), top, Text(bounds, style="dim"), Rule(style="dim"))
+    return f"Cost of {name}", bounds
 
 
 def _length(report: CostReport) -> str:
@@ -150,7 +162,7 @@ def _key_figures(report: CostReport) -> RenderableType:
     billed = f"{hours_text(report.billed_seconds)} h billed" if totals.session_seconds else ""
     reuse, wait = totals.reuse_rate, totals.average_wait
     cells = [
-        ("Spent", str_money(totals.cost), _delta(report)),
+        ("Spent", str_money(totals.cost), delta_text(report)),
         ("Sessions", f"{totals.sessions:,}", f"{totals.failed_sessions:,} failed"),
         ("Leases", f"{totals.leases:,}", f"{totals.failed_leases:,} failed"),
         ("Browser hours", f"{hours_text(totals.session_seconds)} h", billed),
@@ -163,7 +175,8 @@ def _key_figures(report: CostReport) -> RenderableType:
     return grid
 
 
-def _delta(report: CostReport) -> str:
+def delta_text(report: CostReport) -> str:
+    """Compare with the period before."""
     before = report.previous.to_date if report.previous.to_date is not None else report.previous.cost
     name = report.previous.label[5:] if report.period == "day" else report.previous.label
     if before:
@@ -192,7 +205,7 @@ def _usage_table(title: str, groups: Sequence[UsageGroup], totals: Usage) -> Ren
     table = usual_table(title)
     for name in _LEASE_COLUMNS if by_lease else _SESSION_COLUMNS:
         table.add_column(name, justify="left" if name == "Share" else "right", no_wrap=True)
-    shown = list(groups) if len(groups) <= ROWS else [*groups[: ROWS - 1], _others(groups[ROWS - 1 :])]
+    shown = list(groups) if len(groups) <= ROWS else [*groups[: ROWS - 1], others(groups[ROWS - 1 :])]
     costs = money_column([group.cost for group in shown])
     idle = money_column([group.idle for group in shown])
     failed = money_column([group.failed for group in shown])
@@ -214,7 +227,8 @@ def _usage_table(title: str, groups: Sequence[UsageGroup], totals: Usage) -> Ren
     return Group(table, line(TENANT_RULE, style="dim")) if by_lease else table
 
 
-def _others(groups: Sequence[UsageGroup]) -> UsageGroup:
+def others(groups: Sequence[UsageGroup]) -> UsageGroup:
+    """Add groups up under one name."""
     money = {name: Money(sum(getattr(g, name).nanos for g in groups)) for name in ("cost", "idle", "failed")}
     return UsageGroup(
         name=f"({len(groups)} others)",
@@ -234,7 +248,7 @@ def _component_table(components: Sequence[ComponentFigures]) -> RenderableType:
     costs = money_column([part.amount for part in components])
     for cost, part in zip(costs, components, strict=True):
         table.add_row(
-            _COMPONENTS.get(part.kind, part.kind),
+            COMPONENTS.get(part.kind, part.kind),
             cut(part.provider, 22),
             cost,
             quantity_text(part.kind, part.raw_qty),
@@ -283,20 +297,21 @@ def _budget_table(budgets: Sequence[BudgetFigures]) -> RenderableType:
             budget.label,
             *(column[row] for column in columns),
             Text.assemble((used, style), f" {budget.used:4.0%}"),
-            f"{budget.denied:,}",
+            NONE if budget.denied is None else f"{budget.denied:,}",
         )
-    notes = [note for budget in budgets for note in _budget_notes(budget)]
+    notes = [note for budget in budgets for note in budget_notes(budget)]
     return Group(table, *(line(note, style="dim") for note in notes))
 
 
-def _budget_notes(budget: BudgetFigures) -> Iterable[str]:
+def budget_notes(budget: BudgetFigures) -> Iterable[str]:
+    """Yield what else there is to say of a budget."""
     if budget.scope != "pool":
         yield f"{budget.name} counts only {budget.scope}."
     if budget.forced:
         yield f"{budget.name}: {budget.forced} came in without being admitted (cost beyond a hold, or a lower limit)."
     if budget.windows > 1 and (budget.denied_in_period or budget.forced_in_period):
         yield (
-            f"{budget.name}, all {budget.windows} windows of the period: {budget.denied_in_period:,} refused, "
+            f"{budget.name}, all {budget.windows} windows of the period: {budget.denied_in_period or 0:,} refused, "
             f"{budget.forced_in_period} forced."
         )
 
@@ -309,10 +324,26 @@ def _forecast_table(forecasts: Sequence[ForecastFigures]) -> RenderableType:
     flat = money_column([amount for row in rows for amount in row])
     for i, part in enumerate(forecasts):
         table.add_row(f"the {part.period} ({part.label})", *flat[5 * i : 5 * i + 5])
-    return Group(table, line(f"{forecasts[0].note[:1].upper()}{forecasts[0].note[1:]}.", style="dim"))
+    notes = [f"{forecasts[0].note[:1].upper()}{forecasts[0].note[1:]}."]
+    notes += [back_test_text(part) for part in forecasts if part.error is not None]
+    return Group(table, *(line(note, style="dim") for note in notes))
+
+
+def back_test_text(part: ForecastFigures) -> str:
+    """Tell how well the same forecast would have done before."""
+    assert part.error is not None
+    return (
+        f"At this hour of the last {part.tested_days} days it was off by {part.error:.0%} of what came "
+        f"({part.bias or 0:+.0%} on average); {part.covered} of them ended between P10 and P90."
+    )
 
 
 def _foot(report: CostReport) -> RenderableType:
+    return Text("\n".join(foot_lines(report)), style="dim")
+
+
+def foot_lines(report: CostReport) -> list[str]:
+    """Return how the figures came about, and as of when."""
     holds, quality = report.holds, report.quality
     before = report.previous
     lines = [f"Before: no session in {before.label}."]
@@ -353,4 +384,4 @@ def _foot(report: CostReport) -> RenderableType:
     if not report.timeline:
         lines.append("No timeline: days of this zone do not begin on a whole hour of UTC.")
     lines.append(f"As of {moment_text(report.now)}, entry {report.watermark:,}.")
-    return Text("\n".join(lines), style="dim")
+    return lines

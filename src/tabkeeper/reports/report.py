@@ -6,19 +6,23 @@ Money is decimal text in JSON. Nothing here reads a database or a clock; `daily`
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    computed_field,
-    model_validator,
-)
+from pydantic import Field, computed_field, model_validator
 
 from tabkeeper.money import ZERO, Money
+from tabkeeper.reports.detail import (
+    AlertCount,
+    Band,
+    Heat,
+    ProviderCosts,
+    Raised,
+    Reconciled,
+    Restated,
+    SessionCosts,
+    TagFigures,
+)
+from tabkeeper.reports.part import Amount, Part
 
 SCHEMA_VERSION: Literal[1] = 1
 """Raised when a field of the JSON changes its meaning or goes away."""
@@ -26,19 +30,6 @@ SCHEMA_VERSION: Literal[1] = 1
 ATTRIBUTION = "a session counts, whole, in the hour in which its money was held"
 
 ReportPeriod = Literal["day", "month"]
-
-
-def _read_amount(value: object) -> Money:
-    return value if isinstance(value, Money) else Money.parse(str(value))
-
-
-Amount = Annotated[Money, BeforeValidator(_read_amount), PlainSerializer(Money.text, return_type=str)]
-
-
-class Part(BaseModel):
-    """Base of the report's parts: unchangeable, and strict about what it contains."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class Usage(Part):
@@ -181,10 +172,13 @@ class BudgetFigures(Part):
     spent: Amount = ZERO
     held: Amount = ZERO
     forced: Amount = ZERO
-    denied: int = 0
+    denied: int | None = 0
+    """None where nobody kept it: as of an earlier moment, in a window that was open then."""
+    peak: Amount | None = None
+    """The most that was spent and held at once; None where it was not looked for."""
     windows: int = 1
     """Windows of this budget in the period that saw any movement."""
-    denied_in_period: int = 0
+    denied_in_period: int | None = 0
     forced_in_period: Amount = ZERO
 
     @model_validator(mode="before")
@@ -219,6 +213,14 @@ class ForecastFigures(Part):
     run_rate: Amount | None = None
     closed_days: int = 0
     note: str = ""
+    tested_days: int = 0
+    """Days of the past for which the same forecast was made at the same hour, and compared with what came."""
+    error: float | None = None
+    """By how much those were off, added up, as a share of what came."""
+    bias: float | None = None
+    """The same with signs: more than nothing if too much was expected."""
+    covered: int = 0
+    """Of those days, how many ended between P10 and P90."""
 
 
 class QualityFigures(Part):
@@ -271,6 +273,28 @@ class CostReport(Part):
     budgets: tuple[BudgetFigures, ...] = ()
     forecasts: tuple[ForecastFigures, ...] = ()
     """For an open period: the end of the day and of the month."""
+    month_to_date: Amount = ZERO
+    """From the local month's beginning to the period's end, or to now."""
+    week_ago: Amount | None = None
+    """Of a day: the same weekday of the week before, to the same point if this one is open."""
+    session_costs: SessionCosts = Field(default_factory=SessionCosts)
+    tags: tuple[TagFigures, ...] = ()
+    """Costs of leases by tag, dearest first, the first hundred."""
+    alerts: tuple[AlertCount, ...] = ()
+    """Alerts raised in the period, by kind."""
+    raised: tuple[Raised, ...] = ()
+    """The latest of them."""
+    reconciled: tuple[Reconciled, ...] = ()
+    """What comparisons with providers in the period came to."""
+    restated: tuple[Restated, ...] = ()
+    """Earlier days whose cost changed after their report was kept, and since the report before this one."""
+    provider_costs: tuple[ProviderCosts, ...] = ()
+    """The timeline by provider, dearest first."""
+    band: Band = Field(default_factory=Band)
+    """What earlier periods had cost by the same points of the timeline."""
+    days: tuple[Moment, ...] = ()
+    """The last thirty local days that have begun, oldest first."""
+    heat: Heat = Field(default_factory=Heat)
 
     @property
     def delta(self) -> Money:

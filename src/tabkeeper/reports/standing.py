@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from tabkeeper.ledger.windows import FIRST_INSTANT, LAST_INSTANT, window_bounds
 from tabkeeper.money import Money
 from tabkeeper.reports import figures
-from tabkeeper.reports.daily import budget_figures
+from tabkeeper.reports.budgeting import budget_figures
 from tabkeeper.reports.figures import Span
 from tabkeeper.reports.report import BudgetFigures
 

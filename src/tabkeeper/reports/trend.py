@@ -17,6 +17,7 @@ from tabkeeper.ledger.windows import FIRST_INSTANT, Window, window_bounds
 from tabkeeper.money import Money
 from tabkeeper.reports import figures
 from tabkeeper.reports.figures import Span
+from tabkeeper.reports.later import NOTHING, Later
 from tabkeeper.reports.report import ReportPeriod, Trend, TrendDay, TrendRow
 
 DAYS = 7
@@ -34,16 +35,24 @@ def last_day(window: Window, period: ReportPeriod, place: ZoneInfo, now: datetim
     return window_bounds("day", place, now if now in window else window.end - _MOMENT)
 
 
-def read_trend(conn: Connection, last: Window, place: ZoneInfo, now: datetime) -> Trend:
-    """Sum seven days by platform.
+def read_trend(
+    conn: Connection,
+    last: Window,
+    place: ZoneInfo,
+    now: datetime,
+    *,
+    since: datetime | None,
+    later: Later = NOTHING,
+) -> Trend:
+    """Sum seven days by platform; `since` is when the ledger's first session began.
 
     Days before the ledger's first settled session, and days not begun, have None instead of a cost.
     """
     days = [last]
     while len(days) < DAYS and days[0].start > FIRST_INSTANT:
         days.insert(0, window_bounds("day", place, days[0].start - _MOMENT))
-    first = figures.first_hour(conn)
-    sums = [_day(conn, day, first, now) for day in days]
+    first = None if since is None else micros(since) // HOUR_US * HOUR_US
+    sums = [_day(conn, day, first, now, later) for day in days]
     names = {name for day in sums if day for name in day}
     rows = [_row(name, [None if day is None else day.get(name, (0, 0)) for day in sums]) for name in names]
     total = [
@@ -69,8 +78,8 @@ def change(costs: Sequence[Money | None]) -> str | None:
     return f"{percent:+,d}%" if percent else "0%"
 
 
-def _day(conn: Connection, day: Window, first: int | None, now: datetime) -> _Day | None:
-    found = figures.cost_by_platform(conn, Span.of(day.start, day.end))
+def _day(conn: Connection, day: Window, first: int | None, now: datetime, later: Later) -> _Day | None:
+    found = figures.cost_by_platform(conn, Span.of(day.start, day.end), later)
     # A day that ends inside the ledger's first hour may end before or after its first session: then usage decides.
     has_begun = first is not None and first + HOUR_US <= micros(day.end) and day.start <= now
     return found if found or has_begun else None
