@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 from tabkeeper.errors import TabkeeperError
-from tabkeeper.providers.emulator import Limits
+from tabkeeper.providers.emulator import Limits, Phase
 from tabkeeper.testing import run_virtual
 
 from .far import FAST, Far, separate_processes
@@ -76,7 +76,7 @@ def test_a_session_that_the_list_shows_late_is_ended_and_paid_for_what_it_used()
     story(telling)
 
 
-def test_a_session_that_never_shows_is_counted_when_its_time_at_the_provider_is_over():
+def test_where_nobody_can_tell_a_lost_creation_is_counted_when_its_time_at_the_provider_is_over():
     async def telling(far):
         far.emulator.misbehave("create", "status", status=504)
         life = await far.live()
@@ -90,7 +90,66 @@ def test_a_session_that_never_shows_is_counted_when_its_time_at_the_provider_is_
         assert row.quality == "estimate"
         assert row.cost_n > 0
 
-    story(telling)
+    story(telling, kind="hyperbrowser")
+
+
+def test_a_creation_that_was_dropped_is_not_looked_for_where_nobody_can_tell():
+    async def telling(far):
+        far.emulator.misbehave("create", "drop")
+        await lease(await far.live())
+        assert far.clock.monotonic() < 5
+        far.emulator.end(far.emulator.running[0], Phase.TIMED_OUT, "over")
+
+    story(telling, kind="hyperbrowser", close_timeout="20s")
+
+
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("kind", ["steel", "kernel"])
+def test_what_was_never_created_costs_nothing_as_soon_as_the_provider_is_seen_not_to_know_it(kind, killed):
+    """A process dies between its hold and the provider, or a gateway answers for a provider that never heard."""
+
+    async def telling(far):
+        far.emulator.misbehave("create", "slow" if killed else "status", seconds=10**6, status=504)
+        first = await far.live()
+        asking = first.start(lease(first))
+        await asyncio.sleep(30)
+        if killed:
+            await first.kill()
+            await far.live()
+            await asyncio.sleep(90)
+        began = far.clock.monotonic()
+        await asyncio.wait([asking])
+        (lost,) = far.rows("SELECT * FROM session WHERE state IN ('unknown', 'creating')")
+        while far.rows(f"SELECT id FROM session WHERE ended_at IS NULL AND id = '{lost.id}'"):
+            await asyncio.sleep(5)
+        assert 250 < far.clock.monotonic() - began < 500, "a list may lag, but not for ever"
+        (row,) = far.rows(f"SELECT state, cost_n FROM session WHERE id = '{lost.id}'")
+        assert tuple(row) == ("void", 0)
+
+    story(telling, kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["anchor", "browser_use", "browserbase", "kernel", "steel"])
+def test_what_ended_before_anybody_looked_is_paid_for_what_it_used(kind):
+    """No session shows, yet one was created: that it is not running is no proof."""
+
+    async def telling(far):
+        far.emulator.misbehave("create", "late", seconds=60)
+        first = await far.live()
+        first.start(lease(first))
+        await asyncio.sleep(5)
+        await first.kill()
+        await asyncio.sleep(55)
+        (made,) = far.emulator.running
+        far.emulator.end(made, Phase.TIMED_OUT, "over")
+        await far.live()
+        await settled(far, 300)
+        (row,) = far.rows("SELECT state, quality, cost_n, seconds_us FROM session")
+        used = 5 if kind == "kernel" else 60  # which takes nothing for standing by
+        assert (row.state, row.quality, round(row.seconds_us / 1e6)) == ("lost", "provider", used)
+        assert row.cost_n > 0
+
+    story(telling, kind=kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)

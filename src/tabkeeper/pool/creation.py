@@ -327,7 +327,7 @@ class Creation:
                 if isinstance(unknown, OutcomeUnknownError)
                 else OutcomeUnknownError(session.provider, f"no session within {seconds:g} s{why}")
             )
-            adopted = await self._look_up(running)
+            adopted = await self._look_up(running, may_be_answered=isinstance(unknown, TimeoutError))
             if adopted is not None:
                 log.warning(
                     "session %s was created though its call failed (%s); it is used", session.id, error
@@ -381,8 +381,8 @@ class Creation:
     def _rules_of(self, session: Session) -> PlatformRules:
         return self._board.view.rules.platforms[session.lane.platform]
 
-    async def _look_up(self, running: Running) -> RemoteSession | None:
-        """Find a session whose create call got no answer. What does not show in time is left to the sweeper."""
+    async def _look_up(self, running: Running, *, may_be_answered: bool) -> RemoteSession | None:
+        """Find a session whose create call got no answer, or none yet. What does not show in time is the sweeper's."""
         session = running.session
         provider = self._providers[session.provider]
         bound = self._config.pool.close_timeout.total_seconds()
@@ -407,6 +407,8 @@ class Creation:
                     return None
                 if found is not None and not found.running:
                     break
+                if not (may_be_answered or provider.capabilities.list_by_label):
+                    break  # nobody is left who could tell
             await asyncio.sleep(min(pause, max(0.0, until - self._clock.monotonic())))
             pause *= 2
         self._leave_to_sweeper(running)
@@ -438,7 +440,7 @@ class Creation:
         if running.hold is not None and not running.sent:
             await self._void(running.session, "ended before it was created")
         elif running.hold is not None:
-            running.remote = await self._look_up(running)
+            running.remote = await self._look_up(running, may_be_answered=True)
         running.creating = None
         if running.remote is None:
             self._gone(running)

@@ -1,7 +1,8 @@
 """Sessions that left the pool though nobody knows that they are over: one attempt to end and settle one of them.
 
-Such a session keeps its row and its hold. It is ended at the provider that made it and settled by what it used; only
-when the provider's own timeout has passed without a word of it is it settled by estimate.
+Such a session keeps its row and its hold. It is ended at the provider that made it and settled by what it used. If its
+provider knows no such session, running or over, it was never created and costs nothing. Only when nobody can tell, and
+the provider's own timeout has passed, is it settled by estimate.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tabkeeper.clock import Clock, Instant
 from tabkeeper.errors import IdempotencyConflictError, LedgerError, ProviderNotFoundError
@@ -22,6 +23,15 @@ log = logging.getLogger(__name__)
 
 ALERT_AFTER = 300.0
 """Seconds after which a release that is still not confirmed becomes an alert."""
+
+
+SHOWN_AFTER = 300.0
+"""Seconds after which a session that was created shows: a create goes on for three minutes at most, and lists lag less
+than two. No provider promises a figure."""
+LOOKS = 3
+"""Times that nothing has to be found before it counts as never created: a single answer may be wrong."""
+REMEMBERED = timedelta(days=1)
+"""Providers remember sessions that are over for longer than this."""
 
 
 class _NeverCreatedError(Exception):
@@ -44,6 +54,8 @@ class Debt:
     """When this process sent the create call; None if another did."""
     was_over: bool = False
     """It had ended before it was found."""
+    unseen: int = 0
+    """How often its provider had no session with its label."""
     attempts: int = 0
     next_at: Instant = 0.0
 
@@ -77,15 +89,38 @@ async def pay(debt: Debt, provider: Provider, ledger: Ledger, clock: Clock, *, p
         seconds = clock.monotonic() - debt.since
         await owe(ledger, debt.session_id, debt.provider, reason=debt.reason, error=error, seconds=seconds)
         over = expired and (provider.capabilities.own_timeout or debt.provider_session_id is None)
-        if not over:
+        if not over or _may_be_proven(debt, provider, clock):
             return False
         usage = None
     if usage is None and debt.provider_session_id is None:
         if provider.capabilities.free_until_connected:
             return await _void(debt, ledger, "its address was never told, so it cost nothing")
-        if not expired:
+        if _never_showed(debt, provider, clock):
+            return await _void(debt, ledger, "not created: its provider has no such session")
+        if not expired or _may_be_proven(debt, provider, clock):
             return False  # it may show yet
     return await _settle(debt, usage, ledger, expired=expired)
+
+
+def _never_showed(debt: Debt, provider: Provider, clock: Clock) -> bool:
+    """Whether it is certain by now that nothing was created: its provider knows what is over, too, and not this."""
+    return (
+        debt.provider_session_id is None
+        and provider.capabilities.finds_ended
+        and debt.unseen >= LOOKS
+        and clock.monotonic() >= debt.since + SHOWN_AFTER
+        and clock.now() < debt.expires_at + REMEMBERED
+    )
+
+
+def _may_be_proven(debt: Debt, provider: Provider, clock: Clock) -> bool:
+    """Whether a little more patience may save the price of a session that never was."""
+    return (
+        debt.provider_session_id is None
+        and provider.capabilities.finds_ended
+        and clock.monotonic() < debt.since + 2 * SHOWN_AFTER
+        and clock.now() < debt.expires_at + REMEMBERED
+    )
 
 
 async def _end(debt: Debt, provider: Provider, ledger: Ledger, clock: Clock) -> SessionUsage | None:
@@ -96,6 +131,7 @@ async def _end(debt: Debt, provider: Provider, ledger: Ledger, clock: Clock) -> 
         except ProviderNotFoundError as never:
             raise _NeverCreatedError(str(never)) from never
         if found is None:
+            debt.unseen += 1
             return None
         log.warning("session %s, whose creation got no answer, was created; it is ended", debt.session_id)
         debt.provider_session_id = found.provider_session_id

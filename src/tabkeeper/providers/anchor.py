@@ -40,6 +40,7 @@ class AnchorProvider(HostedProvider):
 
     capabilities = Capabilities(
         list_by_label=True,
+        finds_ended=True,
         usage=True,
         own_timeout=True,
         min_seconds=60,
@@ -158,6 +159,32 @@ class AnchorProvider(HostedProvider):
             and isinstance(one.get("session_id"), str)
             and one.get("status") not in _OVER
         ]
+
+    async def _search(self, label: str) -> RemoteSession | None:
+        running = await super()._search(label)
+        if running is not None:
+            return running
+        query = {"tags": f"{_OWNER},{_LABEL}{label}", "sort_order": "desc", "limit": "10"}
+        answer = _inner(await self._api.repeat("GET", "/v1/sessions", query=query))
+        items = answer.get("sessions")
+        if not isinstance(items, list):
+            raise ProviderUnavailableError(self.name, "its history cannot be read")
+        return next(
+            (
+                RemoteSession(
+                    provider_session_id=one["id"],
+                    connect_url="",
+                    label=label,
+                    running=one.get("status") not in _OVER,
+                    created_at=moment(one.get("created_at")),
+                )
+                for one in items
+                if isinstance(one, dict)
+                and isinstance(one.get("id"), str)
+                and _label_in(one.get("tags")) == label
+            ),
+            None,
+        )
 
     async def _release(self, provider_session_id: str) -> bool:
         path = f"/v1/sessions/{checked_id(self.name, provider_session_id)}"

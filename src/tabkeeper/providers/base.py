@@ -19,6 +19,8 @@ class Capabilities:
 
     list_by_label: bool = False
     """`list` finds sessions by the label they were created with."""
+    finds_ended: bool = False
+    """`find` tells of sessions that are over, too: what it does not know, long after, was never created."""
     extend: bool = False
     """`extend` moves the provider-side timeout of a running session."""
     usage: bool = False

@@ -42,6 +42,7 @@ class BrowserUseProvider(HostedProvider):
 
     capabilities = Capabilities(
         list_by_label=True,
+        finds_ended=True,
         usage=True,
         own_timeout=True,
         min_seconds=60,
@@ -132,6 +133,14 @@ class BrowserUseProvider(HostedProvider):
             if not page or (isinstance(total, int) and number * _PAGE >= total):
                 break
         return list(found.values())
+
+    async def _search(self, label: str) -> RemoteSession | None:
+        query = {"metadata": f"{_LABEL}={label}", "pageSize": str(_PAGE)}
+        answer = await self._api.repeat("GET", _BROWSERS, query=query)
+        page = answer.get("items") if isinstance(answer, dict) else None
+        if not isinstance(page, list):
+            raise ProviderUnavailableError(self.name, "its list of sessions cannot be read")
+        return next((one for one in map(self._read, page) if one.label == label), None)
 
     async def _release(self, provider_session_id: str) -> bool:
         path = f"{_BROWSERS}/{checked_id(self.name, provider_session_id)}"

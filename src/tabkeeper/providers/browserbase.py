@@ -34,6 +34,7 @@ class BrowserbaseProvider(HostedProvider):
 
     capabilities = Capabilities(
         list_by_label=True,
+        finds_ended=True,
         usage=True,
         own_timeout=True,
         min_seconds=60,
@@ -129,6 +130,13 @@ class BrowserbaseProvider(HostedProvider):
                 if one.running and one.label is not None:
                     found[one.provider_session_id] = one
         return list(found.values())
+
+    async def _search(self, label: str) -> RemoteSession | None:
+        query = {"q": f"user_metadata['{_LABEL}']:'{label}'"}
+        answer = await self._api.repeat("GET", "/v1/sessions", query=query)
+        if not isinstance(answer, list):
+            raise ProviderUnavailableError(self.name, "its list of sessions cannot be read")
+        return next((one for one in map(self._read, answer) if one.label == label), None)
 
     async def _release(self, provider_session_id: str) -> bool:
         body = {"status": "REQUEST_RELEASE"}

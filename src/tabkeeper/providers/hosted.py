@@ -158,6 +158,10 @@ class HostedProvider(ABC):
     async def _running(self) -> Sequence[RemoteSession]:
         """List running sessions that carry any label of ours; `connect_url` is empty where the list omits it."""
 
+    async def _search(self, label: str) -> RemoteSession | None:
+        """Look for a session by its label; where the provider remembers what is over, also among those."""
+        return next((one for one in await self._running() if one.label == label), None)
+
     @abstractmethod
     async def _release(self, provider_session_id: str) -> bool:
         """Send the release call; False if the answer leaves open whether the session is over."""
@@ -265,21 +269,22 @@ class HostedProvider(ABC):
         return [] if self._closed else await self._running()
 
     async def find(self, label: str) -> RemoteSession | None:
-        """See `Provider.find`: what a late answer told, else what the list shows."""
+        """See `Provider.find`: what a late answer told, else what the list shows, if it can."""
         late = self._late.get(label, "")
         if late is None:
             raise ProviderNotFoundError(self.name, f"session {label} was never created")
         made = late or self._id_of(label)
         listed = None
         if made is None:
+            if not self.capabilities.list_by_label:
+                return None
             try:
-                running = await self._running()
+                listed = await self._search(label)
             except ProviderNotFoundError as error:
                 # That there is no list is no proof that there is no session.
                 raise ProviderUnavailableError(self.name, f"its list cannot be read: {error}") from error
-            listed = next((one for one in running if one.label == label), None)
-            if listed is None:
-                return None
+            if listed is None or not listed.running:
+                return listed
             if listed.connect_url:
                 return self._note(listed, None)
             made = listed.provider_session_id

@@ -46,6 +46,7 @@ class KernelProvider(HostedProvider):
 
     capabilities = Capabilities(
         list_by_label=True,
+        finds_ended=True,
         usage=True,
         min_seconds=10,
         max_seconds=259200,
@@ -164,6 +165,13 @@ class KernelProvider(HostedProvider):
                 break
             query["offset"] = following
         return list(found.values())
+
+    async def _search(self, label: str) -> RemoteSession | None:
+        query = {"status": "all", "limit": "100", f"tags[{_LABEL}]": label}
+        page = await self._api.repeat("GET", "/browsers", query=query)
+        if not isinstance(page, list):
+            raise ProviderUnavailableError(self.name, "its list of sessions cannot be read")
+        return next((one for one in map(self._read, page) if one.label == label), None)
 
     async def _release(self, provider_session_id: str) -> bool:
         await self._api.repeat("DELETE", f"/browsers/{checked_id(self.name, provider_session_id)}")

@@ -33,6 +33,7 @@ class SteelProvider(HostedProvider):
 
     capabilities = Capabilities(
         list_by_label=True,
+        finds_ended=True,
         usage=True,
         own_timeout=True,
         min_seconds=15,
