@@ -107,7 +107,14 @@ class Day:
             f"{one.name}: {one.meaning} ({one.sample})"
             for one in await last.start(last.pool._ledger.verify())
         ]
-        self.bill(far)
+        self.bill(far, missed := Counter())
+        if missed and last.adapter.capabilities.usage:
+            # A provider that says of a running session that it does not know it is believed, until it sends the bill.
+            await last.start(last.pool.reconcile())
+            self.ended["repaired"] += len(missed)
+            self.bill(far, missed := Counter())
+        self.problems += missed
+        self.saw(far.rows("SELECT id, state, seconds_us, cost_n FROM session ORDER BY id"))
         await last.close()
         self.ended["created"] = sum(
             life.pool._creation._counts.creation_results["far", "ok"] for life in far.lives
@@ -203,8 +210,8 @@ class Day:
         if last.pool._sweeper.debts:
             self.problems.append("the sweeper still owes sessions")
 
-    def bill(self, far: Far) -> None:
-        """Hold each session's seconds against the provider's: ours may only be more, and not by much if measured."""
+    def bill(self, far: Far, missed: Counter[str]) -> None:
+        """Hold each session's seconds against the provider's: ours may only be more."""
         rows = {row.id: row for row in far.rows("SELECT * FROM session")}
         by_id = {row.provider_session_id: row for row in rows.values() if row.provider_session_id}
         lied = {row.session_id for row in far.rows("SELECT session_id FROM alert_event WHERE kind = 'stray'")}
@@ -227,7 +234,7 @@ class Day:
             # Some providers tell lengths in whole seconds.
             slack = 1.0 if row.quality == "provider" else 0.01
             if billed is not None and row.seconds_us / 1e6 < billed - slack:
-                self.problems.append(f"{row.id}: {row.seconds_us / 1e6} s ({row.quality}), billed {billed} s")
+                missed[f"{row.id}: {row.seconds_us / 1e6} s ({row.quality}), billed {billed} s"] += 1
         estimates = [
             row.seconds_us / 1e6
             for row in rows.values()
@@ -237,11 +244,10 @@ class Day:
             estimates.clear()
         pairs = zip_longest(sorted(nameless, reverse=True), sorted(estimates, reverse=True), fillvalue=0.0)
         if any(theirs > ours + 0.01 for theirs, ours in pairs):
-            self.problems.append(f"not in the books: {nameless} s, estimated: {estimates}")
+            missed[f"not in the books: {nameless} s, estimated: {estimates}"] += 1
         if counted and max(counted.values()) > 1:
-            self.problems.append("one session of ours was created twice")
-        self.saw(sorted((row.id, row.state, row.seconds_us, row.cost_n) for row in rows.values()))
-        self.ended["sessions"] += len(rows)
+            missed["one session of ours was created twice"] += 1
+        self.ended["sessions"] = len(rows)
 
 
 def live_through(seed: int) -> Day:
@@ -257,6 +263,7 @@ def test_no_session_leaks_whatever_a_provider_does(block: int) -> None:
     days = [live_through(seed) for seed in range(block, SEEDS, BLOCKS)]
     # On a day on which every creation fails nobody can be served; most are not like that.
     assert sum(day.ended["served"] > 0 for day in days) > len(days) / 2
+    assert sum(day.ended["repaired"] for day in days) <= 1 + sum(day.ended["sessions"] for day in days) / 100
 
 
 def test_the_same_seed_gives_the_same_history() -> None:
