@@ -139,8 +139,9 @@ class LeaseLostError(PoolError):
         self.session_id = session_id
         self.platform = platform
         self.reason = reason
+        more = " (a request of higher priority needed its place)" if reason == "evicted in use" else ""
         super().__init__(
-            f"the lease on session {session_id} (platform {platform!r}) ended early: {reason}; lease a new one"
+            f"the lease on session {session_id} (platform {platform!r}) ended early: {reason}{more}; lease a new one"
         )
 
 

@@ -230,7 +230,55 @@ def how_to_help(view: View, request: Request, now: float, taken: Places) -> str 
                 and not poor(view, request, now)
             ):
                 return f"{session} to evict for {name}"
+            if (
+                frees(session, full, lane, name)
+                and may_be_taken(view, session, request)
+                and first_in_lane(view, request)
+                and not poor(view, request, now)
+            ):
+                return f"{session} to take from its holder for {name}"
     return None
+
+
+def may_be_taken(view: View, session: Session, request: Request) -> bool:
+    """Say whether a session in use may be taken from its holder for the request."""
+    if session.state is not State.LEASED or not view.rules.platforms[session.lane.platform].evict_in_use:
+        return False
+    if request.lane.identity is not None and session.lane == request.lane:
+        return False
+    return held_priority(view.rules, session) < request.priority and not turn_came_first(
+        view.rules, session, request
+    )
+
+
+def grown(rules: Rules, request: Request, now: float) -> int:
+    """What a priority has grown to by waiting."""
+    return request.priority + int((now - request.arrived_at) // rules.aging)
+
+
+def step(rules: Rules, request: Request) -> int:
+    return int(request.arrived_at // rules.aging) - request.priority
+
+
+def turn_came_first(rules: Rules, session: Session, request: Request) -> bool:
+    """Say whether the request waited when the holder got the session, and was not ahead of it."""
+    assert session.covers is not None
+    return request.arrived_at <= session.leased_at and step(rules, session.covers) <= step(rules, request)
+
+
+def held_priority(rules: Rules, session: Session) -> int:
+    """What the holder's priority had grown to when it was served."""
+    assert session.covers is not None
+    return grown(rules, session.covers, session.leased_at)
+
+
+def first_in_lane(view: View, request: Request) -> bool:
+    """Say whether nobody of its lane can be ahead of it, whoever's turn it is: who is first decides what is taken."""
+
+    others = (r for r in view.requests.values() if r.lane == request.lane and r.covered_by is None)
+    return all(
+        step(view.rules, other) > step(view.rules, request) for other in others if other is not request
+    )
 
 
 def check_not_overdue(view: View, now: float) -> None:
@@ -265,6 +313,15 @@ def check_indexes(view: View) -> None:
     same("waiting_by_tenant", view.waiting_by_tenant, Counter(r.tenant for r in waiting))
     same("leased_by_tenant", view.leased_by_tenant, leases_of(view))
     same("promised_by_tenant", view.promised_by_tenant, promises(view))
+    held = [
+        (held_priority(view.rules, s), s.leased_at, s.id)
+        for s in sessions
+        if s.state is State.LEASED and view.rules.platforms[s.lane.platform].evict_in_use
+    ]
+    kept = [(priority, s.leased_at, s.id) for priority, of in view.takeable.items() for s in of.values()]
+    assert sorted(held) == sorted(kept), f"takeable: kept {kept}, counted {held}"
+    for of_priority in view.takeable.values():
+        assert of_priority, "an empty priority is kept"
     full = {t for t, limit in view.rules.tenant_limits.items() if leases_of(view)[t] >= limit}
     assert view.full_tenants == full, f"full tenants: kept {view.full_tenants}, counted {full}"
 
@@ -385,8 +442,12 @@ class _Facts:
     stale_at: dict[str, float]
     idle_since: dict[str, float]
     uses: dict[str, int]
+    leased_at: dict[str, float]
+    priority: dict[str, int]
+    """Of holders."""
     waiting: dict[int, Request]
     holder: dict[str, str]
+    held_by: dict[str, Request]
     leases: Counter[str]
     covered: dict[int, bool]
     creations: Counter[Lane]
@@ -401,6 +462,8 @@ class Judge:
         self.shares = Shares(view.rules)
         self._places_then = Places(view.rules)
         self.plans = 0
+        self._robbed: set[str] = set()
+        """Tenants that lost a lease in this plan: only then they could have another."""
 
     def asked(self, request: Request) -> None:
         """To be told before the view is."""
@@ -421,8 +484,11 @@ class Judge:
             stale_at={s.id: s.stale_at for s in sessions},
             idle_since={s.id: s.idle_since for s in sessions},
             uses={s.id: s.uses for s in sessions},
+            leased_at={s.id: s.leased_at for s in sessions},
+            priority={s.id: held_priority(view.rules, s) for s in sessions if s.state is State.LEASED},
             waiting=dict(view.requests),
             holder={s.id: s.covers.tenant for s in sessions if s.state is State.LEASED and s.covers},
+            held_by={s.id: s.covers for s in sessions if s.state is State.LEASED and s.covers},
             leases=leases_of(view),
             covered={r.id: r.covered_by is not None for r in view.requests.values()},
             creations=Counter(s.lane for s in sessions if s.state is State.CREATING),
@@ -432,6 +498,7 @@ class Judge:
     def judge(self, facts: _Facts, actions: list[Action], now: float) -> None:
         """Replay a plan on the facts from before it, then look at the view after it."""
         self.plans += 1
+        self._robbed.clear()
         for name, gate in facts.gates.items():
             if gate.ceiling.tick(now):
                 facts.places.learnt[name] = gate.ceiling.limit
@@ -507,8 +574,11 @@ class Judge:
         assert use == facts.uses[session.id] + 1
         rules = self.view.rules.platforms[session.lane.platform]
         assert use <= rules.max_uses, f"{session} is used {use} times of {rules.max_uses}"
-        assert now < session.lease_ends <= session.dies_at, f"{session} is lent for longer than it lives"
-        assert session.lease_ends <= now + request.lease_seconds
+        if (
+            session.state is State.LEASED
+        ):  # else it was lost in the same plan, to somebody who could not have it before
+            assert now < session.lease_ends <= session.dies_at, f"{session} is lent for longer than it lives"
+            assert session.lease_ends <= now + request.lease_seconds
         limits = self.view.rules.tenant_limits
 
         def may(tenant: str) -> bool:
@@ -532,6 +602,8 @@ class Judge:
         self.shares.served(request.tenant)
         facts.leases[request.tenant] += 1
         facts.uses[session.id] = use
+        facts.leased_at[session.id], facts.priority[session.id] = now, grown(self.view.rules, request, now)
+        facts.holder[session.id], facts.held_by[session.id] = request.tenant, request
         facts.state[session.id] = State.LEASED
         del facts.waiting[request.id]
 
@@ -562,12 +634,15 @@ class Judge:
             for request in facts.waiting.values():
                 full = request.tenant in limits and facts.leases[request.tenant] >= limits[request.tenant]
                 assert full or request.lane != session.lane, f"{session} is closed before {request} had it"
+        if session.reason == "evicted in use":
+            self._taken(facts, session, now)
         if session.reason == "evicted":
             meant = session.covers
             assert meant is not None, f"{session} is evicted for nobody"
             assert meant.id in facts.waiting
             lane = meant.lane
             assert not poor(self.view, meant, now), f"{session} is evicted for a lane without money"
+            assert lane != session.lane, f"{session} is evicted for {meant}, who could have had it"
             assert facts.state[session.id] is State.IDLE, (
                 f"{session} is evicted from {facts.state[session.id]}"
             )
@@ -580,6 +655,48 @@ class Judge:
                 f"{session} is evicted and makes no room for {meant}: {fulls}"
             )
         facts.state[session.id] = State.DRAINING
+
+    def _taken(self, facts: _Facts, session: Session, now: float) -> None:
+        meant = session.covers
+        assert meant is not None, f"{session} is taken from its holder for nobody"
+        assert meant.id in facts.waiting
+        assert facts.state[session.id] is State.LEASED, f"{session} is not in use"
+        assert not poor(self.view, meant, now), f"{session} is taken for a lane without money"
+        fulls = {
+            n: facts.places.full(meant.lane, n)
+            for n in usable_providers(self.view, meant.lane, now, facts.gates)
+        }
+        assert all(fulls.values()), f"{session} is taken from its holder beside room: {fulls}"
+
+        def would_do(other: Session) -> bool:
+            return any(frees(other, full, meant.lane, n) for n, full in fulls.items())
+
+        def takeable(other: Session) -> bool:
+            return (
+                facts.state.get(other.id) is State.LEASED
+                and self.view.rules.platforms[other.lane.platform].evict_in_use
+                and facts.priority[other.id] < meant.priority
+                and not (
+                    meant.arrived_at <= facts.leased_at[other.id]
+                    and step(self.view.rules, facts.held_by[other.id]) <= step(self.view.rules, meant)
+                )
+                and (other.lane != meant.lane or meant.lane.identity is None)
+            )
+
+        assert takeable(session), f"{session} may not be taken from its holder for {meant}"
+        assert would_do(session), f"{session} is taken and makes no room for {meant}: {fulls}"
+        for other in self.view.sessions.values():
+            if other is session or not would_do(other):
+                continue
+            assert facts.state.get(other.id) is not State.IDLE, f"{session} is taken beside idle {other}"
+            unmeant = facts.state.get(other.id) in ENDINGS and other.id in self.view.vacating
+            assert not unmeant, f"{session} is taken although {other} ends anyway"
+            if takeable(other):
+                ours = (facts.priority[session.id], facts.leased_at[session.id])
+                theirs = (facts.priority[other.id], facts.leased_at[other.id])
+                assert ours <= theirs, f"{session} is taken, and {other} is less important or older"
+        facts.leases[facts.holder[session.id]] -= 1
+        self._robbed.add(facts.holder[session.id])
 
     def _rivals_turn(self, facts: _Facts, session: Session, meant: Request) -> bool:
         """Say whether the session was taken from waiters of its own lane; then `meant` must be a whole step ahead."""
@@ -650,7 +767,7 @@ class Judge:
             if isinstance(action, Create):
                 made = action.session
                 taken.take(made.lane, made.provider, -1)
-            elif isinstance(action, Close) and action.session.reason == "evicted":
+            elif isinstance(action, Close) and action.session.reason.startswith("evicted"):
                 made = action.session
             else:
                 continue
@@ -662,6 +779,8 @@ class Judge:
                 worse = ours > theirs if isinstance(action, Create) else ours[0] >= theirs[0]
                 if request.covered_by is not None or worse or poor(view, request, now):
                     continue
+                if request.tenant in self._robbed and request.tenant in limits:
+                    continue
                 limit = limits.get(request.tenant)
                 same = request.tenant == lucky.tenant
                 if limit is not None and held[request.tenant] + promised[request.tenant] - same >= limit:
@@ -671,6 +790,8 @@ class Judge:
                     room = not full
                     if isinstance(action, Close):
                         room = frees(made, full, request.lane, name) and not poor(view, request, now)
+                        if made.reason == "evicted in use":
+                            room = room and request.priority >= lucky.priority
                     assert not room, f"{request} could have had what {lucky} got: {action}"
             if isinstance(action, Create):
                 taken.take(made.lane, made.provider)

@@ -182,6 +182,28 @@ async def test_fault_d_a_raw_page_in_a_with_block_ends_in_lease_lost(tmp_path: P
         assert isinstance(caught.value.__cause__, PlaywrightError)
 
 
+async def test_a_session_in_use_goes_to_a_more_important_caller_and_its_holder_is_told(
+    tmp_path: Path,
+) -> None:
+    async with SessionPool(
+        config(tmp_path, max_sessions=1, evict_in_use=True, queue_timeout="60s"),
+        providers={"local": local(tmp_path, isolation="process")},
+    ) as pool:
+        with pytest.raises(LeaseLostError, match="higher priority") as caught:
+            async with pool.get_session("web") as lost:
+                page = await lost.new_page()
+                await page.goto(PAGE)
+                async with pool.get_session("web", priority=1) as urgent:
+                    assert await (await urgent.new_page()).evaluate("6 * 7") == 42
+                    await page.wait_for_selector("#never", timeout=60_000)
+        assert caught.value.reason == "evicted in use"
+        async with pool.get_session("web", session_id=lost.session_id) as again:
+            assert again.is_new, "it is another than the one asked for"
+            assert again.session_id == urgent.session_id, "and the one that idles now is as good"
+        assert pool.stats().evicted_in_use == 1
+        assert await clean_verdict(pool) == []
+
+
 async def test_fault_e_a_browser_that_fails_to_start_once_at_cap_one(tmp_path: Path) -> None:
     real = find_browser("local", ProviderSettings(kind="local"))
     wrapper = tmp_path / "sometimes-chromium"

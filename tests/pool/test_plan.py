@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tabkeeper.pool.model import Close, Create, Grant, Refuse, Rules, Session, State
@@ -97,6 +99,114 @@ def test_a_new_session_of_an_identity_waits_for_the_end_of_the_old_one():
     table.closed(old)
     table.settle()
     assert len(table.creating) == 1
+
+
+TAKEN = {"shop": platform_rules(evict_in_use=True), "mail": platform_rules()}
+
+
+def lend(table: Table, platform: str = "shop", **wanted: Any) -> Session:
+    request = table.ask(platform, **wanted)
+    session = table.ready(list(table.creating.values())[-1])
+    table.settle()
+    assert table.lent[session.id][0] is request
+    return session
+
+
+def test_in_use_the_least_important_holder_loses_its_session_to_a_more_important_request():
+    table = Table(pool_rules(TAKEN, max_sessions=4))
+    lend(table, priority=2)
+    table.pass_time(1)
+    first, second = lend(table, priority=1), lend(table, priority=1)
+    kept = lend(table, "mail", priority=-5)
+    equal = table.ask("mail", priority=1)
+    assert not table.closing, "nobody loses to an equal; and who may not be taken from is left alone"
+    table.withdraw(equal)
+    asked = table.ask("mail", priority=2)
+    assert (first.state, first.reason) == (State.DRAINING, "evicted in use"), (
+        "the one that has it for longest"
+    )
+    assert (second.state, kept.state) == (State.LEASED, State.LEASED)
+    table.closed(first)
+    table.settle()
+    made = table.ready()
+    table.settle()
+    assert table.lent[made.id][0] is asked
+
+
+def test_a_session_that_idles_makes_room_before_one_in_use():
+    table = Table(pool_rules(TAKEN, max_sessions=2))
+    busy = lend(table, priority=-1)
+    resting = lend(table, "mail")
+    table.release(resting)
+    table.ask(priority=5)
+    assert (busy.state, resting.reason) == (State.LEASED, "evicted")
+
+
+def test_nobody_loses_a_session_unless_it_is_so_set():
+    table = Table(pool_rules(TWO_PLATFORMS, max_sessions=1))
+    lend(table, priority=-100)
+    table.ask("mail", priority=100)
+    assert not table.closing
+
+
+def test_who_waited_long_does_not_lose_its_session_to_those_it_was_served_before():
+    table = Table(pool_rules(TAKEN, max_sessions=1, aging=10.0))
+    busy = lend(table, "mail")
+    table.ask(timeout=300)
+    table.pass_time(55)
+    table.release(busy, keep=False)
+    table.closed(busy)
+    table.settle()
+    mine = table.ready()
+    table.settle()
+    table.ask(priority=5)
+    assert mine.state is State.LEASED, "waiting made it as important"
+    table.ask("mail", priority=6)
+    assert mine.reason == "evicted in use"
+
+
+def test_callers_of_one_identity_take_turns_however_important():
+    table = Table(pool_rules({"shop": platform_rules(evict_in_use=True)}, max_sessions=1))
+    session = lend(table, identity="ada")
+    table.ask(identity="ada", priority=9)
+    assert session.state is State.LEASED
+    table.ask(priority=1)
+    assert session.reason == "evicted in use", "another's need is another thing"
+
+
+def test_a_lease_that_somebody_more_important_shares_is_as_important():
+    table = Table(pool_rules({"shop": platform_rules(evict_in_use=True)}, max_sessions=1))
+    session = lend(table, identity="ada")
+    table.view.share(session, 3)
+    table.ask(priority=3)
+    assert session.state is State.LEASED
+    table.ask(priority=4)
+    assert session.state is State.DRAINING
+
+
+def test_without_money_nobody_loses_a_session():
+    table = Table(pool_rules(TAKEN, max_sessions=2))
+    lend(table)
+    refused = table.ask("mail", priority=5)
+    table.denied(effect="refuse")
+    table.withdraw(refused)
+    other = lend(table)
+    table.ask("mail", priority=5)
+    assert other.state is State.LEASED
+
+
+def test_who_lost_a_session_has_room_under_its_tenants_limit_at_once():
+    platforms = {"shop": platform_rules(evict_in_use=True, max_sessions=1), "mail": platform_rules()}
+    table = Table(pool_rules(platforms, max_sessions=2, tenant_limits={"beta": 1}))
+    resting = lend(table, "mail")
+    table.release(resting)
+    table.settle()
+    lost = lend(table, tenant="beta")
+    waiting = table.ask("mail", tenant="beta")
+    assert resting.state is State.IDLE, "its tenant has a lease already"
+    table.ask(priority=1)
+    assert lost.reason == "evicted in use"
+    assert table.lent[resting.id][0] is waiting
 
 
 def test_a_burst_of_callers_costs_one_decision_and_one_session_each():

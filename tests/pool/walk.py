@@ -31,6 +31,8 @@ SHORT: dict[str, Any] = {
 }
 """Times of a platform in which everything becomes due within a short walk."""
 
+LONG = SHORT | {"idle_timeout": 20.0, "max_uses": 9}
+
 WORLDS: dict[str, Rules] = {
     "the pool is the limit": pool_rules(
         {"shop": platform_rules("hosted", **SHORT), "mail": platform_rules("hosted", **SHORT)},
@@ -132,6 +134,20 @@ WORLDS: dict[str, Rules] = {
         close_timeout=6.0,
         owning_tenants=frozenset({"acme"}),
         tenant_limits={"beta": 1},
+    ),
+    "holders lose to the more important": pool_rules(
+        {
+            "shop": platform_rules("hosted", "local", "far", "near", evict_in_use=True, **LONG),
+            "mail": platform_rules("near", "far", "local", evict_in_use=True, max_sessions=2, **LONG),
+            "maps": platform_rules("far", "hosted", "near", **LONG),
+        },
+        max_sessions=3,
+        aging=60.0,
+        provider_limits={"local": 1},
+        breaker_failures=dict.fromkeys(("hosted", "local", "far", "near"), 99),
+        tenant_limits={"beta": 1},
+        owning_tenants=frozenset({"zorg"}),
+        close_timeout=3.0,
     ),
 }
 
@@ -266,6 +282,12 @@ class Walk:
         assert told(session, "wrong") is not ending
         # If it is being created, its creation ends later all the same, one way or the other.
 
+    def shared(self, number: int, priority: int) -> None:
+        """Somebody more important shares a lease."""
+        if self.table.lent:
+            session = self.table.view.sessions[pick(list(self.table.lent), number)]
+            self.table.view.share(session, priority)
+
     def doubted(self, number: int) -> None:
         """Somebody doubts that a session is well; only an idle one can be taken out for that."""
         sessions = list(self.table.view.sessions.values())
@@ -350,11 +372,12 @@ class Walk:
         """Make `steps` random steps."""
         big = 1 << 16
         draw = chance.randrange
+        long_held = self.table.view.takes_in_use  # so that holders have something to lose
         events: list[tuple[int, Callable[[], object]]] = [
             (30, lambda: self.ask(draw(big), draw(-1, 4))),
             (4, lambda: self.withdraw(draw(big))),
-            (24, lambda: self.creation_ends(draw(big), draw(big))),
-            (22, lambda: self.release(draw(big), draw(big))),
+            (60 if long_held else 24, lambda: self.creation_ends(draw(big), draw(big))),
+            (4 if long_held else 22, lambda: self.release(draw(big), draw(big))),
             (3, lambda: self.release_late(draw(big))),
             (3, lambda: self.goes_wrong(draw(big), draw(big))),
             (16, lambda: self.closed(draw(big))),
@@ -366,6 +389,8 @@ class Walk:
             (4, lambda: (self.ask(draw(big), draw(-1, 4)), self.slip(draw(1, 8)))),
             (2, self.money_freed),
         ]
+        if long_held:
+            events.append((1, lambda: self.shared(draw(big), draw(-1, 4))))
         kinds = [event for _, event in events]
         weights = [weight for weight, _ in events]
         drained_after = steps - draw(60)

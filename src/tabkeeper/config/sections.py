@@ -64,6 +64,11 @@ class PoolSettings(Settings):
         description="Which idle session makes room at a limit: the one least worth keeping, or the least recently "
         "used.",
     )
+    evict_in_use: bool = Field(
+        default=False,
+        description="At a limit where no idle session can make room, a request takes the place of the session whose "
+        "holder has the lowest priority, if that is lower than its own; the holder gets `LeaseLostError`.",
+    )
     create_timeout: Duration = Field(
         timedelta(seconds=60), description="A provider must have a session ready by then."
     )
@@ -197,6 +202,9 @@ class PlatformSettings(Settings):
     keep: KeepChoice | None = Field(None, description="As pool.keep.")
     idle_timeout: Duration | None = Field(None, description="As pool.idle_timeout.")
     cold_start_cost: Dollars | None = Field(None, description="As pool.cold_start_cost.")
+    evict_in_use: bool | None = Field(
+        None, description="As pool.evict_in_use: whether its sessions may be taken from their holders."
+    )
     lease_timeout: Duration | None = Field(None, description="As pool.lease_timeout.")
     queue_timeout: Duration | None = Field(None, description="As pool.queue_timeout.")
     use_timeout: Duration = Field(timedelta(seconds=60), description="Longest time of one `use()` operation.")

@@ -97,7 +97,7 @@ class LeaseUsage:
     is_new: bool
     """True if this was the session's first lease, so that it was created rather than reused."""
     outcome: str
-    """"ok", "failed", "reclaimed" or "lost"."""
+    """"ok", "failed", "reclaimed", "evicted" or "lost"."""
     error: str | None = None
     bytes_received: int = 0
     place: str | None = None

@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict
 from tabkeeper.config import Dollars
 from tabkeeper.ledger.histories import SessionHistory
 from tabkeeper.pool.kept import Kept
+from tabkeeper.pool.model import EVICTED_IN_USE
 from tabkeeper.pool.stats import SessionStats
 
 _REASONS = {
     "idle": "nobody needed it by the end of the time it was worth keeping",
     "evicted": "its place was needed for another session, and it was idle",
+    EVICTED_IN_USE: "its place was needed for a request of higher priority than its holder's (evict_in_use)",
     "age": "it was as old as it may get (session_ttl, or the money held for it)",
     "used up": "it had served as many leases as it may (max_uses)",
     "unhealthy": "it was not found well",

@@ -29,6 +29,9 @@ from tabkeeper.proxies.model import Proxy
 
 T = TypeVar("T")
 
+_UNDER_ITS_HOLDER = frozenset({"lost", "reclaimed", "evicted"})
+"""How a lease ends that its holder did not release."""
+
 
 @dataclass(slots=True, eq=False)
 class Holding:
@@ -54,7 +57,7 @@ class Holding:
     block: tuple[str, ...]
     bytes_before: int
     over: str = ""
-    """Empty while the lease runs, then how it ended: "ok", "failed", "reclaimed", "lost"."""
+    """Empty while the lease runs, then how it ended: "ok", "failed", "reclaimed", "evicted", "lost"."""
     error: str | None = None
     end_age: float | None = None
     """The session's age when the lease ended, in seconds."""
@@ -379,7 +382,7 @@ class Lease:
             holding.scopes.discard(scope)
 
     def _raise_if_lost(self, error: BaseException) -> None:
-        if self._holding.over in {"lost", "reclaimed"}:
+        if self._holding.over in _UNDER_ITS_HOLDER:
             raise LeaseLostError(self.session_id, self.platform, self._ending()) from error
 
     async def release(self, *, success: bool = True, reason: str | None = None) -> None:
@@ -405,7 +408,7 @@ class Lease:
         was_over = self._holding.over
         note = None if error is None else f"{type(error).__name__}: {error}"[:500]
         await self._host.release(self._holding, success=error is None, error=note)
-        if was_over in {"lost", "reclaimed"} and is_browser_error(error):
+        if was_over in _UNDER_ITS_HOLDER and is_browser_error(error):
             raise LeaseLostError(self.session_id, self.platform, self._ending()) from error
 
 

@@ -336,6 +336,7 @@ class Leases:
             opening=asyncio.Lock(),
         )
         carrier.shares.append(share)
+        self._view.share(carrier.session, request.priority)
         if number > 1:
             self.counts.leases += 1
             self.counts.reused += 1
@@ -684,6 +685,8 @@ class Leases:
             return
         if outcome == "lost":
             self.counts.lost += 1
+        elif outcome == "evicted":
+            self.counts.evicted_in_use += 1
         self._mark_over(holding, outcome, why)
         self._record(running, holding)
         self._end_turn_of(holding)

@@ -144,6 +144,9 @@ def _events(made: _Families, stats: PoolStats, common: dict[str, str]) -> None:
     made.counter("leaks", "Leases held suspiciously long", stats.leaks, **common)
     made.counter("reclaimed", "Leases ended because their time was up", stats.reclaimed, **common)
     made.counter("sessions_lost", "Sessions that died under a lease", stats.lost, **common)
+    made.counter(
+        "evicted_in_use", "Leases that ended for a more important one", stats.evicted_in_use, **common
+    )
     for kind, number in stats.errors.items():
         made.counter("use_errors", "Operations that failed", number, kind=kind, **common)
     made.gauge("error_ratio", "Share of ended leases that failed", stats.error_rate, **common)

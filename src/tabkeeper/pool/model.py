@@ -62,6 +62,9 @@ class Lane(NamedTuple):
     proxy: str | None = None
 
 
+EVICTED_IN_USE = "evicted in use"
+"""Why a session ends that was taken from its holder; `errors.LeaseLostError` says more of it."""
+
 SERVING = frozenset(State) - ENDING - {State.CLOSED}
 """States of sessions that serve somebody or will."""
 
@@ -184,6 +187,8 @@ class PlatformRules:
     keep: KeepRule = "value"
     cold_start: float = 0.0
     """Nano-dollars that a new session costs beyond the provider's bill: a login, a user who waits."""
+    evict_in_use: bool = False
+    """Whether its sessions in use make room for requests of higher priority than their holders'."""
     routing: Routing = "ordered"
     escalate_after: int = 2
     escalate_hold: float = 600.0

@@ -15,6 +15,7 @@ from itertools import islice
 from tabkeeper.clock import Instant
 from tabkeeper.pool.model import (
     ENDING,
+    EVICTED_IN_USE,
     NEVER,
     SERVING,
     Action,
@@ -74,6 +75,9 @@ def plan(view: View, now: Instant) -> list[Action]:
     actions += refusals
     if not view.draining:
         _create(view, now, actions)
+        while view.takes_in_use and view.to_grant:  # a lease that was ended made room under a tenant's limit
+            _grant(view, now, actions)
+            _create(view, now, actions)
     for request in view.newcomers:
         if request.waiting:
             view.watch(request)
@@ -207,7 +211,7 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
         for session in list(view.spare.values()):
             view.uncover(session)
     aside: set[Lane] = set()
-    while (view.idle or view.vacating or len(view.sessions) < view.rules.max_sessions) and (
+    while (view.idle or view.vacating or view.takeable or len(view.sessions) < view.rules.max_sessions) and (
         wanting := view.next_wanting(aside)
     ) is not None:
         key, request = wanting
@@ -221,12 +225,12 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
             session = _new_session(view, lane, chosen, request, now)
             actions.append(Create(session))
             continue
-        victim = _victim(view, lane, providers, now)
+        victim = _victim(view, lane, providers, request, now)
         if victim is None:
             full = view.by_platform[key.platform] >= lane.rules.max_sessions
             if key.identity is not None and lane.places:
                 view.park(key)  # its one session is in use
-            elif full and len(providers) == len(lane.rules.providers):
+            elif full and not view.takes_in_use and len(providers) == len(lane.rules.providers):
                 # So nothing on the platform can go, and time alone will not change that.
                 view.park(key)
             else:
@@ -236,8 +240,14 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
             if now < lane.poor_until:
                 view.set_aside(key, aside)
                 continue
-            end_session(view, victim, "evicted", now, actions)
+            in_use = victim.state is State.LEASED
+            end_session(view, victim, EVICTED_IN_USE if in_use else "evicted", now, actions)
+            if in_use:  # its holder's tenant may have more leases now, so everybody is asked again
+                view.put_back(aside)
+                aside.clear()
         view.cover(request, victim)
+        if view.takes_in_use and view.to_grant:
+            break  # what idles is lent before anything makes room for those who may have it now
     view.put_back(aside)
 
 
@@ -277,8 +287,13 @@ def _obstacles(view: View, lane: LaneView, provider: ProviderView) -> list[str]:
     return full
 
 
-def _victim(view: View, lane: LaneView, providers: list[ProviderView], now: Instant) -> Session | None:
-    """Find a session whose place would make room: one that ends anyway, else the idle one least worth keeping."""
+def _victim(
+    view: View, lane: LaneView, providers: list[ProviderView], request: Request, now: Instant
+) -> Session | None:
+    """Find a session whose place would make room: one that ends anyway, else the idle one least worth keeping.
+
+    If there is none, one is taken from the least important holder, where the platform allows that.
+    """
     fulls = [(provider, _obstacles(view, lane, provider)) for provider in providers]
     for session in view.vacating.values():
         if any(_frees(session, full, lane, provider) for provider, full in fulls):
@@ -287,6 +302,29 @@ def _victim(view: View, lane: LaneView, providers: list[ProviderView], now: Inst
         found = _least_worth(view, lane, provider, full, now)
         if found is not None:
             return found
+    return _taken_in_use(view, lane, fulls, request)
+
+
+def _taken_in_use(
+    view: View, lane: LaneView, fulls: list[tuple[ProviderView, list[str]]], request: Request
+) -> Session | None:
+    """Of the holders less important than the request whose session would make room, the least important's.
+
+    Among equals the one who has it for longest loses it. What a holder's priority had grown to by waiting counts for
+    it; the request's own counts as it was asked for, so that two callers can never take from each other in turn.
+    """
+    for priority in sorted(view.takeable):
+        if priority >= request.priority:
+            break
+        for session in view.takeable[priority].values():
+            if lane.key.identity is not None and session.lane == lane.key:
+                continue  # callers of one identity share its session; they take turns
+            assert session.covers is not None
+            behind = lane.waiting.step_of(request) >= lane.waiting.step_of(session.covers)
+            if behind and request.arrived_at <= session.leased_at:
+                continue  # it waited beside the holder, whose turn came first
+            if any(_frees(session, full, lane, provider) for provider, full in fulls):
+                return session
     return None
 
 

@@ -36,6 +36,7 @@ from tabkeeper.pool.leasing import Ask, Leases
 from tabkeeper.pool.memory import remember
 from tabkeeper.pool.metrics import Metrics
 from tabkeeper.pool.model import (
+    EVICTED_IN_USE,
     Action,
     Check,
     Close,
@@ -530,7 +531,8 @@ class SessionPool:
                 self._leases.counts.saw_sessions(len(self._view.sessions))
                 self._creation.create(session)
             case Close(session):
-                self._leases.end_holding(session, "lost", session.reason)
+                taken = session.reason == EVICTED_IN_USE
+                self._leases.end_holding(session, "evicted" if taken else "lost", session.reason)
                 self._sessions.close(session)
             case Check(session):
                 self._checkup.check(session)

@@ -204,6 +204,8 @@ class PoolStats(Frozen):
     leaks: int
     reclaimed: int
     lost: int
+    evicted_in_use: int
+    """Leases whose session was taken for a request of higher priority."""
     dirty: int
     peak_sessions: int
     peak_queued: int
@@ -226,7 +228,7 @@ class PoolStats(Frozen):
     create_seconds: dict[str, Buckets] = {}
     """By provider."""
     lease_results: dict[str, dict[str, int]] = {}
-    """By platform and how the lease ended: ok, failed, reclaimed, lost."""
+    """By platform and how the lease ended: ok, failed, reclaimed, evicted, lost."""
     creation_results: dict[str, dict[str, int]] = {}
     """By provider: ok, failed."""
     costs: tuple[CostStats, ...] = ()
@@ -293,6 +295,7 @@ class Counts:
         "creations",
         "creations_failed",
         "dirty",
+        "evicted_in_use",
         "leaks",
         "lease_results",
         "leases",
@@ -313,7 +316,8 @@ class Counts:
 
     def __init__(self) -> None:
         self.leases = self.reused = self.refused = self.creations = self.creations_failed = 0
-        self.dirty = self.leaks = self.reclaimed = self.lost = self.peak_queued = self.peak_sessions = 0
+        self.dirty = self.leaks = self.reclaimed = self.lost = self.evicted_in_use = 0
+        self.peak_queued = self.peak_sessions = 0
         self.checks = self.checks_failed = self.recovered = self.refreshes = self.refreshes_failed = 0
         self.troubles: Counter[str] = Counter()
         self.queue_wait = Histogram(WAITS)
@@ -427,6 +431,7 @@ def take_stats(
         leaks=counts.leaks,
         reclaimed=counts.reclaimed,
         lost=counts.lost,
+        evicted_in_use=counts.evicted_in_use,
         dirty=counts.dirty,
         peak_sessions=counts.peak_sessions,
         peak_queued=counts.peak_queued,

@@ -139,6 +139,9 @@ class View:
         """Creations under way that are meant for a tenant's requests."""
         self.idle: OrderedDict[str, Session] = OrderedDict()
         """All idle sessions, the longest idle first."""
+        self.takeable: dict[int, dict[str, Session]] = {}
+        """Leased sessions that may be taken from their holders, the longest leased first, by what the holder's priority
+        had grown to by waiting when it got the session."""
         self.idle_lanes: dict[Lane, LaneView] = {}
         """Lanes that have idle sessions."""
         self.spare: dict[str, Session] = {}
@@ -147,6 +150,7 @@ class View:
         """Ending sessions whose place is meant for nobody yet."""
         self.placed: dict[str, Session] = {}
         """Ending sessions whose place is meant for somebody."""
+        self.takes_in_use = any(platform.evict_in_use for platform in rules.platforms.values())
         self.draining = False
         """No grants and no creations any more."""
         self.to_grant: set[Lane] = set()
@@ -440,6 +444,7 @@ class View:
     def _lease_over(self, session: Session, now: Instant) -> None:
         holder = session.covers
         assert holder is not None
+        self._not_takeable(session, holder)
         session.covers = None
         self.keeper.gaps.ended(session.lane, now, now - session.leased_at)
         session.lease_ends = session.leak_at = NEVER
@@ -458,12 +463,34 @@ class View:
         session.lease_ends = min(now + request.lease_seconds, session.dies_at)
         session.leak_at = now + self.rules.leak_after
         session.leased_at = now
+        self._takeable(session, request)
         self.keeper.gaps.started(session.lane, request.arrived_at)
         self.turns.served(request.tenant)
         self.leased_by_tenant[request.tenant] += 1
         if self.tenant_full(request.tenant):
             self.full_tenants.add(request.tenant)
         self.watch(session)
+
+    def share(self, session: Session, priority: int) -> None:
+        """Another one shares a lease: its holder is as important as the most important of them."""
+        holder = session.covers
+        if session.state is State.LEASED and holder is not None and priority > holder.priority:
+            self._not_takeable(session, holder)
+            holder.priority = priority
+            self._takeable(session, holder)
+
+    def _held_priority(self, session: Session, holder: Request) -> int:
+        return holder.priority + int((session.leased_at - holder.arrived_at) // self.rules.aging)
+
+    def _takeable(self, session: Session, holder: Request) -> None:
+        if self.lane(session.lane).rules.evict_in_use:
+            self.takeable.setdefault(self._held_priority(session, holder), {})[session.id] = session
+
+    def _not_takeable(self, session: Session, holder: Request) -> None:
+        priority = self._held_priority(session, holder)
+        of_priority = self.takeable.get(priority, {})
+        if of_priority.pop(session.id, None) is not None and not of_priority:
+            del self.takeable[priority]
 
     def _remove(self, session: Session) -> None:
         self.vacating.pop(session.id, None)
