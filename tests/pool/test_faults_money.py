@@ -237,7 +237,12 @@ def test_a_refused_creation_refuses_its_request_and_not_the_whole_queue() -> Non
 
 def test_the_hold_covers_the_least_life_a_provider_gives_and_no_more_than_the_longest() -> None:
     async def story(clock: VirtualClock) -> None:
-        for limits, expected in [({"min_seconds": 600.0}, 600), ({"max_seconds": 90.0}, 90), ({}, 120)]:
+        for limits, expected in [
+            ({"min_seconds": 600.0}, 600),
+            ({"max_seconds": 90.0}, 90),
+            ({"step_seconds": 50.0}, 150),
+            ({}, 120),
+        ]:
             async with world(clock, session_ttl="60s", lease_timeout="50s", rates={"per_hour": "3.60"}) as w:
                 w.provider.capabilities = replace(w.provider.capabilities, **limits)
                 async with w.pool.get_session("web") as lease:
@@ -245,6 +250,18 @@ def test_the_hold_covers_the_least_life_a_provider_gives_and_no_more_than_the_lo
                         held = db.execute(text("SELECT amount_n FROM hold")).scalar_one()
                     assert held == expected * 1_000_000
                     assert (lease.deadline - clock.now()).total_seconds() <= 50
+
+    run_virtual(story)
+
+
+def test_a_cap_that_pays_for_part_of_a_providers_step_plans_with_the_whole_steps_alone() -> None:
+    async def story(clock: VirtualClock) -> None:
+        cap = {"web": {"max_session_cost": "0.11"}}
+        async with world(clock, rates={"per_hour": "3.60"}, platforms=cap, close_timeout="10s") as w:
+            w.provider.capabilities = replace(w.provider.capabilities, step_seconds=50.0)
+            async with w.pool.get_session("web"):
+                (session,) = w.pool._view.sessions.values()
+                assert session.dies_at - session.created_at == 100 - 10, "110 s are paid for, 100 s are given"
 
     run_virtual(story)
 

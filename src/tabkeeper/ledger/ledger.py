@@ -384,18 +384,6 @@ class Ledger:
         at = None if before is None else micros(before)
         return await self._read(lambda c: registry.open_sessions(c, provider, at))
 
-    async def alert(self, *, key: str, kind: str, detail: str, session_id: str | None = None) -> None:
-        """Write down what somebody should hear of; the same `key` is written once."""
-        operation = {
-            "op": "alert",
-            "key": key,
-            "kind": kind,
-            "detail": detail,
-            "session_id": session_id,
-            "at": self._now(),
-        }
-        await self._writer.do(operation, keep=True)
-
     async def verify(self) -> list[Violation]:
         """Run every invariant over the whole ledger; an empty list means that it is sound."""
         await self.flush()

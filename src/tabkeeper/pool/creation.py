@@ -227,7 +227,8 @@ class Creation:
                 self._refuse(request, error)
             return None
         running.hold = hold
-        least = self._providers[session.provider].capabilities.min_seconds
+        limits = self._providers[session.provider].capabilities
+        least = limits.min_seconds
         if hold.max_seconds < least:
             # The provider would let it run, and bill it, past the money held for it.
             await self._void(session, "its hold is too short for the provider")
@@ -239,7 +240,7 @@ class Creation:
             )
             self._failed(session, short)
             return None
-        self._board.held(session, hold.max_seconds)
+        self._board.held(session, max(least, limits.whole_steps(hold.max_seconds)))
         if session.state is not State.CREATING:
             await self._void(session, "ended before it was created")
             self._gone(running)
@@ -259,7 +260,8 @@ class Creation:
     def _life_wanted(self, session: Session, provider: str) -> float:
         """Seconds to hold money for: the longest life the plan can give it, within what the provider allows."""
         limits = self._providers[provider].capabilities
-        wanted = longest_life(self._board.view, session.lane)
+        # Where timeouts are whole minutes, part of one would be held for nothing and cut off the end.
+        wanted = limits.whole_steps(longest_life(self._board.view, session.lane), up=True)
         if limits.max_seconds is not None:
             wanted = min(wanted, limits.max_seconds)
         return max(wanted, limits.min_seconds)

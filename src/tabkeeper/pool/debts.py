@@ -188,12 +188,12 @@ async def owe(
     try:
         await ledger.release_later(session_id, reason=reason, error=repr(error)[:500])
         if seconds >= ALERT_AFTER:
-            await ledger.alert(
-                key=f"release|{session_id}",
-                kind="release",
-                session_id=session_id,
-                detail=f"session {session_id} is not confirmed closed at provider {provider!r} after "
+            ledger.alerts.tell(
+                "release",
+                f"release|{session_id}",
+                f"session {session_id} is not confirmed closed at provider {provider!r} after "
                 f"{seconds / 60:.0f} min: {error!r}"[:500],
+                session_id=session_id,
             )
     except LedgerError as failed:
         log.warning("the unconfirmed end of session %s could not be noted: %s", session_id, failed)

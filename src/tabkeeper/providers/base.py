@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import ceil, floor
 from typing import Protocol, runtime_checkable
 
 from tabkeeper.money import Money
@@ -51,6 +52,13 @@ class Capabilities:
     """A session goes on when its last client has disconnected; with the setting `keep_alive` any does."""
     free_until_connected: bool = False
     """A session costs nothing until somebody connects to it."""
+
+    def whole_steps(self, seconds: float, *, up: bool = False) -> float:
+        """Return the longest timeout that the provider takes and that is not above `seconds` (`up`: not below)."""
+        if not self.step_seconds:
+            return seconds
+        steps = seconds / self.step_seconds
+        return (ceil(steps) if up else floor(steps)) * self.step_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -402,8 +402,7 @@ class HostedProvider(ABC):
     def _life(self, max_seconds: float) -> float:
         """Return the timeout to ask for: no longer than is paid for, and such as the provider takes."""
         can = self.capabilities
-        if can.step_seconds:
-            max_seconds -= max_seconds % can.step_seconds
+        max_seconds = can.whole_steps(max_seconds)
         if can.max_seconds is not None:
             max_seconds = min(max_seconds, can.max_seconds)
         return max(max_seconds, can.min_seconds)
