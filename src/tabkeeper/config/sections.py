@@ -46,6 +46,11 @@ class PoolSettings(Settings):
         description="What a new session costs you beyond the provider's bill, such as a login or a user who waits; "
         "more of it keeps sessions longer.",
     )
+    prewarm: bool = Field(
+        default=False,
+        description="Create a session before anybody asks, where the learnt gaps say that it is worth its cost. What a "
+        "ready session is worth is `cold_start_cost`; without that none is created. Never past a limit or a budget.",
+    )
     lease_timeout: Duration = Field(
         timedelta(minutes=5), description="A lease not released by then is reclaimed and its session closed."
     )
@@ -202,6 +207,7 @@ class PlatformSettings(Settings):
     keep: KeepChoice | None = Field(None, description="As pool.keep.")
     idle_timeout: Duration | None = Field(None, description="As pool.idle_timeout.")
     cold_start_cost: Dollars | None = Field(None, description="As pool.cold_start_cost.")
+    prewarm: bool | None = Field(None, description="As pool.prewarm.")
     evict_in_use: bool | None = Field(
         None, description="As pool.evict_in_use: whether its sessions may be taken from their holders."
     )

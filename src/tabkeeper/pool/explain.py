@@ -97,7 +97,17 @@ def _about(session: SessionStats, until: datetime | None, now: datetime) -> list
     ]
     if until is not None and until == session.fresh_until != kept.until:
         said.append("From then on it is too old for a new lease.")
+    if kept.rule == "prewarm":
+        return [*said, _ahead(kept)]
     return said + (_figures(kept) if kept.rule == "value" else [])
+
+
+def _ahead(kept: Kept) -> str:
+    return (
+        f"It was created before anybody asked: by then somebody needs it with a chance of {kept.chance:.0%} "
+        f"({kept.gaps_seen:.0f} gaps seen), for whom it is worth {kept.cold_start} (cold_start_cost) that it is ready; "
+        f"in vain it costs {kept.waiting}."
+    )
 
 
 def _figures(kept: Kept) -> list[str]:

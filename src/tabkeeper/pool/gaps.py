@@ -158,6 +158,11 @@ class Gaps:
         known = self._lanes.get(lane)
         return known.running if known is not None else 0
 
+    def left_at(self, lane: Lane) -> Instant | None:
+        """When the lane's last lease ended; None while one runs, or before the first."""
+        known = self._lanes.get(lane)
+        return known.vacated[0] if known is not None and not known.running and known.vacated else None
+
     def seen(self, lane: Lane, level: int) -> float:
         """How many gaps (decayed) of this level are known."""
         known = self._lanes.get(lane)

@@ -12,9 +12,10 @@ from math import exp
 from statistics import fmean
 
 from tabkeeper.clock import Instant
+from tabkeeper.pool.ahead import LEAST_SEEN, best_window
 from tabkeeper.pool.gaps import EDGES, MIDS, Gaps, median
 from tabkeeper.pool.meter import Meter
-from tabkeeper.pool.model import Lane, Rules, Session, Verdict
+from tabkeeper.pool.model import Ahead, Lane, Rules, Session, Verdict
 
 MARGIN = 1.0
 """Seconds before the end of paid time at which a session is closed, so that its end does not cost another step."""
@@ -58,6 +59,8 @@ class Keeper:
         rules = self._rules.platforms[session.lane.platform]
         level = self.gaps.level(session.lane)
         meter = self._meters.get(session.provider)
+        if session.ahead is not None and not session.uses:
+            return _as_planned(session, session.ahead, meter, now)
         rule = rules.keep
         if rule == "value":
             if meter is not None:
@@ -109,6 +112,35 @@ class Keeper:
             fresh -= extra * spare / 2
         return fresh, law
 
+    # ── before anybody asks ────────────────────────────────────────────────────────────────────────────────────────
+
+    def ahead(self, lane: Lane, provider: str, now: Instant) -> Ahead | None:
+        """Say when to create a session that nobody asked for yet, now that the lane has none; None if never.
+
+        Only for lanes that anybody may use through any proxy: of others there may be very many.
+        """
+        left_at, seen = self.gaps.left_at(lane), self.gaps.seen(lane, 0)
+        if left_at is None or seen < LEAST_SEEN or lane.identity is not None or lane.proxy is not None:
+            return None
+        meter = self._meters.get(provider)
+        worth = self._rules.platforms[lane.platform].cold_start
+        law = self.gaps.law(lane, 0, neutral(_LONGEST_NEUTRAL))
+        setup, durations = self._setup.get(provider, 0.0), self.gaps.durations(lane)
+        window = best_window(meter, law, empty=now - left_at, setup=setup, durations=durations, worth=worth)
+        if window is None:
+            return None
+        return Ahead(
+            at=max(now, left_at + window.start),
+            until=left_at + window.end,
+            left_at=left_at,
+            provider=provider,
+            gain=window.gain,
+            worth=worth,
+            in_vain=window.in_vain,
+            chance=window.chance,
+            gaps_seen=seen,
+        )
+
     # ── whose place is worth least ─────────────────────────────────────────────────────────────────────────────────
 
     def value(self, session: Session, now: Instant) -> float:
@@ -117,7 +149,8 @@ class Keeper:
         Compares sessions at a limit; the least goes first. It falls as a session idles in vain.
         """
         assert session.verdict is not None, session
-        idle, level = now - session.idle_since, session.verdict.level
+        unused = session.ahead if not session.uses else None
+        idle, level = now - (unused.left_at if unused else session.idle_since), session.verdict.level
         cold_start = self._rules.platforms[session.lane.platform].cold_start
         meter = self._meters.get(session.provider)
         if meter is None:
@@ -126,6 +159,22 @@ class Keeper:
         fresh, law = self._fresh(session.provider, meter, session.lane, level)
         durations = self.gaps.durations(session.lane)
         return _rate_of_gain(meter, now - session.created_at, durations, law, fresh + cold_start + _TIE, idle)
+
+
+def _as_planned(session: Session, ahead: Ahead, meter: Meter | None, now: Instant) -> Verdict:
+    return Verdict(
+        rule="prewarm",
+        decided_at=now,
+        until=min(ahead.until, max(session.fresh_until, now)),
+        level=0,
+        age=now - session.created_at,
+        gaps_seen=ahead.gaps_seen,
+        chance=ahead.chance,
+        waiting=ahead.in_vain,
+        rate=0.0 if meter is None else meter.rate,
+        fee=0.0 if meter is None else meter.fee,
+        cold_start=ahead.worth,
+    )
 
 
 def _best_hold(  # noqa: PLR0917 - the terms of one sum

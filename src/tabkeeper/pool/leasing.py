@@ -457,6 +457,7 @@ class Leases:
         counts = self.counts
         counts.leases += 1
         counts.reused += not holding.is_first
+        counts.prewarm_used += holding.is_first and session.ahead is not None
         counts.waited += now - request.arrived_at
         counts.waited_for(now - request.arrived_at)
         counts.queue_wait.add(now - request.arrived_at)

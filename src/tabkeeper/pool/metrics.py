@@ -156,6 +156,12 @@ def _events(made: _Families, stats: PoolStats, common: dict[str, str]) -> None:
     made.counter("recoveries", "Sick sessions that recovered", health.recovered, **common)
     made.gauge("recovery_ratio", "Share of sick sessions that recovered", health.recovery_rate, **common)
     made.counter("refreshes", "Sessions kept alive", health.refreshes, **common)
+    prewarm = stats.prewarm
+    made.counter("prewarmed", "Sessions created before anybody asked", prewarm.created, **common)
+    made.counter("prewarmed_used", "Of those, leased at least once", prewarm.used, **common)
+    made.gauge(
+        "prewarm_wasted_dollars", "Cost of those never leased", float(prewarm.wasted.dollars), **common
+    )
     made.counter("closes", "Sessions whose end was asked for", cleaning.closes, **common)
     made.counter("closes_retried", "Ends not confirmed at first", cleaning.retried, **common)
     made.gauge("cleaning_ratio", "Share of ends confirmed at first", cleaning.first_try_rate, **common)

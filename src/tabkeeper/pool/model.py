@@ -124,6 +124,28 @@ class Verdict:
     """What a new session costs beyond the provider's bill; part of `fresh`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """That a session is to be created before anybody asks, and why. Times in seconds, costs in nano-dollars."""
+
+    at: Instant
+    """When it is created, if nobody came by then."""
+    until: Instant
+    """When it is closed, if nobody came by then."""
+    left_at: Instant
+    """When the last lease ended."""
+    provider: str
+    """Whose prices this was weighed by."""
+    gain: float
+    """Expected; above 0."""
+    worth: float
+    """What it is worth that the next caller finds it ready."""
+    in_vain: float
+    """What it costs if nobody comes."""
+    chance: float
+    gaps_seen: float
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """One browser that somebody pays for, as the planner sees it."""
@@ -154,6 +176,8 @@ class Session:
     """While unhealthy: when its check must have ended; what was not found well by then is closed."""
     idle_since: Instant = 0.0
     leased_at: Instant = 0.0
+    ahead: Ahead | None = None
+    """Why it was created though nobody asked; None if somebody did."""
     verdict: Verdict | None = None
     """While idle: why it is kept until then; None until that is decided."""
     uses: int = 0
@@ -187,6 +211,8 @@ class PlatformRules:
     keep: KeepRule = "value"
     cold_start: float = 0.0
     """Nano-dollars that a new session costs beyond the provider's bill: a login, a user who waits."""
+    prewarm: bool = False
+    """Whether a session may be created before anybody asks for it."""
     evict_in_use: bool = False
     """Whether its sessions in use make room for requests of higher priority than their holders'."""
     routing: Routing = "ordered"

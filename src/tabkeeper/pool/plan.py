@@ -78,6 +78,7 @@ def plan(view: View, now: Instant) -> list[Action]:
         while view.takes_in_use and view.to_grant:  # a lease that was ended made room under a tenant's limit
             _grant(view, now, actions)
             _create(view, now, actions)
+        _create_ahead(view, now, actions)
     for request in view.newcomers:
         if request.waiting:
             view.watch(request)
@@ -222,7 +223,8 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
         providers = _usable(view, lane, now)
         chosen = next((p for p in providers if not _obstacles(view, lane, p)), None)
         if chosen is not None:
-            session = _new_session(view, lane, chosen, request, now)
+            session = _new_session(view, lane, chosen, request.tenant, now)
+            view.cover(request, session)
             actions.append(Create(session))
             continue
         victim = _victim(view, lane, providers, request, now)
@@ -350,22 +352,33 @@ def _least_worth(
     return next((session for session in idle if _frees(session, full, lane, provider)), None)
 
 
-def _new_session(
-    view: View, lane: LaneView, provider: ProviderView, request: Request, now: Instant
-) -> Session:
+def _new_session(view: View, lane: LaneView, provider: ProviderView, tenant: str, now: Instant) -> Session:
     rules = lane.rules
     session = Session(
         id=view.new_id(),
         lane=lane.key,
         provider=provider.name,
-        tenant=request.tenant,
+        tenant=tenant,
         created_at=now,
         fresh_until=now + rules.session_ttl,
         dies_at=now + longest_life(view, lane.key),
     )
     view.add_session(session)
-    view.cover(request, session)
     return session
+
+
+def _create_ahead(view: View, now: Instant, actions: list[Action]) -> None:
+    """Create what is expected to be needed soon, where there is room and nobody waits; nothing makes room for it."""
+    for lane, ahead in view.pop_ahead(now):
+        if lane.live or lane.waiting or now < lane.poor_until:
+            continue
+        providers = _usable(view, lane, now)
+        chosen = next((p for p in providers if not _obstacles(view, lane, p)), None)
+        if chosen is None or chosen.name != ahead.provider:
+            continue  # it was weighed by another one's prices
+        session = _new_session(view, lane, chosen, lane.last_tenant, now)
+        session.ahead = ahead
+        actions.append(Create(session))
 
 
 def longest_life(view: View, lane: Lane) -> float:

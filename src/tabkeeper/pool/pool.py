@@ -529,6 +529,7 @@ class SessionPool:
                 self._leases.grant(request, session, use)
             case Create(session):
                 self._leases.counts.saw_sessions(len(self._view.sessions))
+                self._leases.counts.prewarmed += session.ahead is not None
                 self._creation.create(session)
             case Close(session):
                 taken = session.reason == EVICTED_IN_USE

@@ -31,6 +31,7 @@ def rules_from(config: PoolConfig) -> Rules:
             cold_start=float(
                 (pool.cold_start_cost if platform.cold_start_cost is None else platform.cold_start_cost).nanos
             ),
+            prewarm=pool.prewarm if platform.prewarm is None else platform.prewarm,
             evict_in_use=pool.evict_in_use if platform.evict_in_use is None else platform.evict_in_use,
             routing=platform.routing,
             escalate_after=platform.escalate_after,

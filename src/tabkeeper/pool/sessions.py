@@ -20,6 +20,7 @@ from tabkeeper.errors import (
 )
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Hold, SessionUsage, StateChange
+from tabkeeper.money import ZERO
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.browser import Connections, SessionBrowser
 from tabkeeper.pool.caps import charged_bytes
@@ -90,6 +91,10 @@ class Sessions:
         self.running: dict[str, Running] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         """All work under way; the pool's end waits for it."""
+        self.prewarmed_in_vain = 0
+        """Sessions created before anybody asked that nobody asked for."""
+        self.wasted = ZERO
+        """What these cost."""
         self.closes = 0
         """Sessions whose provider was asked to end them."""
         self.closes_failed = 0
@@ -156,9 +161,12 @@ class Sessions:
             return
         usage = SessionUsage(seconds=seconds, proxy_bytes=charged_bytes(running.hold.card, received))
         try:
-            await self._ledger.settle(
+            cost = await self._ledger.settle(
                 session.id, usage, reason=session.reason, state="lost" if old == "lost" else "closed"
             )
+            if session.ahead is not None and not running.leases:
+                self.prewarmed_in_vain += 1
+                self.wasted += cost.cost
         except LedgerError as error:
             log.warning("session %s is over, but its cost could not be settled yet: %s", session.id, error)
         self._board.money_freed()
@@ -256,6 +264,9 @@ class Sessions:
 def _figures(session: Session) -> str:
     """What the decision to keep it no longer was made of; nothing where money had no say."""
     verdict = session.verdict
+    if session.ahead is not None and not session.uses:
+        ahead = session.ahead
+        return f": created ahead, as somebody was expected with a chance of {ahead.chance:.0%}; nobody came"
     if session.reason not in {"idle", "evicted"} or verdict is None or verdict.rule != "value":
         return ""
     return (

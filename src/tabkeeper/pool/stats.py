@@ -85,6 +85,18 @@ class CleaningStats(Frozen):
         return 1 - self.retried / self.closes if self.closes else 1.0
 
 
+class PrewarmStats(Frozen):
+    """Sessions created before anybody asked for them; counted since the pool's start."""
+
+    created: int = 0
+    used: int = 0
+    """Of those, sessions that a lease found ready, or under way."""
+    in_vain: int = 0
+    """Closed, and never leased."""
+    wasted: Dollars = ZERO
+    """What these cost."""
+
+
 class Buckets(Frozen):
     """A histogram of seconds."""
 
@@ -221,6 +233,7 @@ class PoolStats(Frozen):
     """Operations in `Lease.use` that failed, by kind: timeout, network, other."""
     health: HealthStats = HealthStats()
     cleaning: CleaningStats = CleaningStats()
+    prewarm: PrewarmStats = PrewarmStats()
     jobs: dict[str, JobStats] = {}
     open_sessions: tuple[SessionStats, ...] = ()
     places: tuple[PlaceStats, ...] = ()
@@ -303,6 +316,8 @@ class Counts:
         "lost",
         "peak_queued",
         "peak_sessions",
+        "prewarm_used",
+        "prewarmed",
         "queue_wait",
         "reclaimed",
         "recovered",
@@ -317,7 +332,7 @@ class Counts:
     def __init__(self) -> None:
         self.leases = self.reused = self.refused = self.creations = self.creations_failed = 0
         self.dirty = self.leaks = self.reclaimed = self.lost = self.evicted_in_use = 0
-        self.peak_queued = self.peak_sessions = 0
+        self.peak_queued = self.peak_sessions = self.prewarmed = self.prewarm_used = 0
         self.checks = self.checks_failed = self.recovered = self.refreshes = self.refreshes_failed = 0
         self.troubles: Counter[str] = Counter()
         self.queue_wait = Histogram(WAITS)
@@ -454,6 +469,12 @@ def take_stats(
             lowest_score=min(scores),
         ),
         cleaning=CleaningStats(closes=sessions.closes, retried=sessions.closes_failed),
+        prewarm=PrewarmStats(
+            created=counts.prewarmed,
+            used=counts.prewarm_used,
+            in_vain=sessions.prewarmed_in_vain,
+            wasted=sessions.wasted,
+        ),
         jobs=jobs,
         places=tuple(
             PlaceStats(platform=platform, provider=provider, state=state, sessions=number)

@@ -18,6 +18,7 @@ from tabkeeper.pool.model import (
     FOLLOWS,
     NEVER,
     SERVING,
+    Ahead,
     Lane,
     PlatformRules,
     Request,
@@ -38,6 +39,7 @@ class LaneView:
         "fits",
         "idle",
         "key",
+        "last_tenant",
         "live",
         "paid_from",
         "places",
@@ -72,6 +74,8 @@ class LaneView:
         """Sessions that serve it or will: all but those on their way out."""
         self.places = 0
         """Sessions that take a place: all there are."""
+        self.last_tenant = ""
+        """Who had the last lease."""
         self.blocked_by = ""
         """What the last budget that said no had to say, for people; empty once one says yes."""
 
@@ -150,6 +154,9 @@ class View:
         """Ending sessions whose place is meant for nobody yet."""
         self.placed: dict[str, Session] = {}
         """Ending sessions whose place is meant for somebody."""
+        self.ahead: dict[Lane, Ahead] = {}
+        """Sessions to be created before anybody asks, for lanes that have none."""
+        self._aheads: list[tuple[Instant, int, Lane]] = []
         self.takes_in_use = any(platform.evict_in_use for platform in rules.platforms.values())
         self.draining = False
         """No grants and no creations any more."""
@@ -227,6 +234,7 @@ class View:
     def add_request(self, request: Request) -> None:
         """Let a request wait."""
         lane = self.lane(request.lane)
+        self.ahead.pop(request.lane, None)
         self.requests[request.id] = request
         self.newcomers.append(request)
         if not self.waiting_by_tenant[request.tenant]:
@@ -406,6 +414,8 @@ class View:
         session.state = state
         if old in SERVING and state not in SERVING:
             lane.live -= 1
+            if not lane.live and lane.rules.prewarm and (session.ahead is None or session.uses):
+                self._look_ahead(lane, now)  # once in a gap: what was created in vain is not created again
         self.by_state[old] -= 1
         self.by_state[state] += 1
         if old is State.CREATING and session.covers is not None:
@@ -434,6 +444,27 @@ class View:
         self.watch(session)
         if state is State.CLOSED:
             self.forget_if_unused(lane)
+
+    def _look_ahead(self, lane: LaneView, now: Instant) -> None:
+        if lane.waiting:
+            return
+        found = self.keeper.ahead(lane.key, self.route(lane.key.platform, now)[0], now)
+        if found is not None:
+            self.ahead[lane.key] = found
+            self._ticket += 1
+            heappush(self._aheads, (found.at, self._ticket, lane.key))
+            self.wake_at_least(found.at)
+
+    def pop_ahead(self, now: Instant) -> list[tuple[LaneView, Ahead]]:
+        """Return what was to be created by `now` before anybody asked, in order of time."""
+        due = []
+        while self._aheads and self._aheads[0][0] <= now:
+            at, _, key = heappop(self._aheads)
+            found = self.ahead.get(key)
+            if found is not None and found.at == at:
+                del self.ahead[key]
+                due.append((self.lane(key), found))
+        return due
 
     def decide_keep(self, session: Session) -> None:
         """Decide until when an idle session is kept, unless that is decided."""
@@ -466,6 +497,7 @@ class View:
         self._takeable(session, request)
         self.keeper.gaps.started(session.lane, request.arrived_at)
         self.turns.served(request.tenant)
+        self.lane(session.lane).last_tenant = request.tenant
         self.leased_by_tenant[request.tenant] += 1
         if self.tenant_full(request.tenant):
             self.full_tenants.add(request.tenant)
