@@ -205,7 +205,7 @@ def played(prewarm: bool, visits: int = 24) -> tuple[list[float], Money, dict[st
                     said = (await w.pool.explain(ready.id)).text
                     assert "created before anybody asked: by then somebody needs it with a chance of" in said
                 asked = clock.monotonic()
-                async with w.pool.get_session("web") as lease:
+                async with w.pool.get_session("web"):
                     waits.append(clock.monotonic() - asked)
                     await asyncio.sleep(30)
                 await asyncio.sleep(1200 + 60 * ((visit * 7) % 5 - 2) / 2)
