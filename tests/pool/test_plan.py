@@ -159,6 +159,7 @@ def test_who_waited_long_does_not_lose_its_session_to_those_it_was_served_before
     table.settle()
     mine = table.ready()
     table.settle()
+    table.pass_time(1)
     table.ask(priority=5)
     assert mine.state is State.LEASED, "waiting made it as important"
     table.ask("mail", priority=6)

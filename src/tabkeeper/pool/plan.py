@@ -373,10 +373,10 @@ def _create_ahead(view: View, now: Instant, actions: list[Action]) -> None:
         if lane.live or lane.waiting or now < lane.poor_until:
             continue
         providers = _usable(view, lane, now)
-        chosen = next((p for p in providers if not _obstacles(view, lane, p)), None)
-        if chosen is None or chosen.name != ahead.provider:
+        roomy = next((p for p in providers if not _obstacles(view, lane, p)), None)
+        if roomy is None or roomy.name != ahead.provider:
             continue  # it was weighed by another one's prices
-        session = _new_session(view, lane, chosen, lane.last_tenant, now)
+        session = _new_session(view, lane, roomy, lane.last_tenant, now)
         session.ahead = ahead
         actions.append(Create(session))
 
