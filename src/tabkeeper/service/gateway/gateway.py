@@ -212,7 +212,7 @@ class Gateway:
                 return OVER_BUDGET, f"its max_cost of {ticket.order.max_cost} is spent"
             case "reclaimed":
                 return TIME_UP, "the lease's time is up"
-            case "lost":
+            case "lost" | "evicted":
                 return LOST, ticket.why or lease.ending
             case "":
                 return (LOST, "the browser ended the connection") if not ticket.why else (1012, ticket.why)
