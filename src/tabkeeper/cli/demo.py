@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,12 @@ def demo(
         Path | None,
         typer.Option("--keep", metavar="DIR", help="Leave ledger and configuration in this new folder."),
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Afterwards show it all on a dashboard, until interrupted.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the dashboard; 0 takes a free one.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run 60 tasks on real Chromium, local and at two emulated hosted providers, until a budget runs out.
@@ -50,8 +57,12 @@ def demo(
       tabkeeper demo --keep demo-output
 
       tabkeeper demo --url https://example.com --tasks 12
+
+      tabkeeper demo --serve
     """
     need("emulate", "starlette", "uvicorn", "websockets")
+    if serve:
+        need("service", "fastapi")
     for address in url or ():
         if urlsplit(address).scheme not in {"http", "https", "data"}:
             raise ConfigError(f"--url {address!r} is no address of a page; write it like https://example.com")
@@ -63,7 +74,9 @@ def demo(
         screen = Console(stderr=True) if as_json else console()
         introduce(progress, screen, url_count=len(options.urls))
         outcome = asyncio.run(_run_and_show(options, progress, screen))
-    _tell(progress, outcome, screen, json=as_json, kept=keep)
+        _tell(progress, outcome, screen, json=as_json, kept=keep)
+        if serve:
+            asyncio.run(_serve(folder.resolve(), port, screen))
     if not outcome.ok:
         raise typer.Exit(1)
 
@@ -75,6 +88,22 @@ async def _run_and_show(options: Options, progress: Progress, screen: Console) -
     finally:
         showing.cancel()
         await asyncio.wait([showing])
+
+
+async def _serve(folder: Path, port: int, screen: Console) -> None:
+    from tabkeeper.demo.serve import serve
+
+    def tell(url: str) -> None:
+        screen.print(f"\nThe demo's dashboard: {url}\nCtrl-C ends it.", soft_wrap=True, highlight=False)
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await serve(folder, port=port, tell=tell, stop=stop)
+    except OSError as error:
+        raise ConfigError(f"port {port} cannot be listened on: {error.strerror or error}") from None
 
 
 def _tell(progress: Progress, outcome: Outcome, screen: Console, *, json: bool, kept: Path | None) -> None:

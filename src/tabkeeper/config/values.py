@@ -94,7 +94,7 @@ AnyDuration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSeriali
 Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), AfterValidator(_positive), PlainSerializer(show_duration)
 ]
-Dollars = Annotated[Money, BeforeValidator(_parse_money), PlainSerializer(lambda m: m.text())]
+Dollars = Annotated[Money, BeforeValidator(_parse_money), PlainSerializer(Money.text, return_type=str)]
 Price = Annotated[Decimal, BeforeValidator(_parse_price), PlainSerializer(str)]
 Zone = Annotated[str, AfterValidator(check_zone)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]

@@ -12,7 +12,7 @@ from tabkeeper.clock import Clock
 from tabkeeper.config import Scope, ServiceSettings
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.service.desk import LeaseDesk
-from tabkeeper.service.problems import MEDIA_TYPE, TITLES, Problem, ProblemError
+from tabkeeper.service.problems import TITLES, Problem, ProblemError
 from tabkeeper.service.tokens import Caller
 
 _BEARER = HTTPBearer(auto_error=False, description="A token that `tabkeeper tokens new` made.")
@@ -63,7 +63,7 @@ def answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
     for kind in ("bad-request", "unauthorized", "forbidden", "too-slow", "too-large", *kinds):
         status, title = TITLES[kind]
         said = f"{found[status]['description']}; {title.lower()}" if status in found else title
-        found[status] = {"model": Problem, "description": said, "content": {MEDIA_TYPE: {}}}
+        found[status] = {"model": Problem, "description": said}
     return found
 
 

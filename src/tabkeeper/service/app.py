@@ -18,11 +18,12 @@ from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import ServiceSettings
 from tabkeeper.errors import ConfigError, TabkeeperError
 from tabkeeper.pool.pool import SessionPool
-from tabkeeper.service import leases, sessions
+from tabkeeper.service import events, leases, money, pages, sessions
 from tabkeeper.service.access import Rooms
 from tabkeeper.service.desk import LeaseDesk
 from tabkeeper.service.gateway.routes import gateway_routes
 from tabkeeper.service.guard import Guard
+from tabkeeper.service.news import News
 from tabkeeper.service.problems import MEDIA_TYPE, ProblemError, problem_of
 from tabkeeper.service.tokens import Caller, Keyring
 
@@ -62,6 +63,9 @@ def create_app(
             "the service has no token, so nobody could be let in: run `tabkeeper tokens new`, or set "
             'service.token = "env:TABKEEPER_TOKEN"; --open lets everybody in who reaches it'
         )
+    keyring = Keyring.of(settings)
+    logins = pages.Logins(keyring, clock)
+    news = News(pool, clock)
     desk = LeaseDesk(pool, clock=clock, ttl=settings.lease_ttl, grace=settings.grace)
 
     @asynccontextmanager
@@ -72,6 +76,7 @@ def create_app(
         try:
             yield
         finally:
+            await news.aclose()
             await desk.aclose()
             if ours:
                 await pool.close()
@@ -83,14 +88,16 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        separate_input_output_schemas=False,
     )
     app.state.rooms = Rooms(pool=pool, desk=desk, settings=settings, clock=clock)
+    app.state.logins = logins
+    app.state.news = news
     app.state.has_gateway = True
-    for router in (leases.router, sessions.router):
+    for router in (leases.router, sessions.router, events.router, money.router, pages.router):
         app.include_router(router)
     app.router.routes.extend(gateway_routes(app.state.rooms))
     _answer_errors(app, clock)
+    _describe_errors(app)
 
     def holder(token: str) -> Caller | None:
         ticket = desk.by_token(token)
@@ -99,8 +106,8 @@ def create_app(
     app.add_middleware(
         Guard,
         settings=settings,
-        keyring=Keyring.of(settings),
-        logins=lambda _: None,
+        keyring=keyring,
+        logins=logins.find,
         holders=holder,
         open_=open_,
     )
@@ -149,6 +156,23 @@ def _answer_errors(app: FastAPI, clock: Clock) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, plain)
     app.add_exception_handler(Exception, unforeseen)
+
+
+def _describe_errors(app: FastAPI) -> None:
+    """Have the OpenAPI document say that all errors are problem documents, those of validation included."""
+    write = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = write()
+        problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+        operations = (one for path in document["paths"].values() for one in path.values())
+        for status, response in ((s, r) for one in operations for s, r in one["responses"].items()):
+            told = response.get("content", {}).get("application/json", {}).get("schema", {})
+            if int(status) >= 400 and told.get("$ref", "").endswith(("/Problem", "/HTTPValidationError")):
+                response["content"] = {MEDIA_TYPE: problem}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _mistake(error: dict[str, Any]) -> str:

@@ -47,6 +47,7 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "invalid": (422, "The request has a mistake"),
     "queue-full": (429, "Too many wait already"),
     "queue-timeout": (429, "No session became free in time"),
+    "too-many": (429, "Too many do that already"),
     "internal": (500, "The service has a fault"),
     "creation-failed": (502, "No provider could start a session"),
     "provider-failed": (502, "A provider answered with an error"),

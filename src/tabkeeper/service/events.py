@@ -1,0 +1,43 @@
+"""The pool and its books at this moment, once or as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from tabkeeper.service.access import DOCUMENTED, answers, need
+from tabkeeper.service.news import MoneyNow, News, Now
+
+router = APIRouter(tags=["now"], dependencies=[DOCUMENTED, need("read", everybody=True)])
+
+
+@router.get("/now", summary="The pool now", responses=answers())
+async def now(request: Request) -> Now:
+    """Tell of this moment what the dashboard shows of it: sessions, queue, providers, jobs."""
+    return _news(request).now()
+
+
+@router.get("/money", summary="The books now", responses=answers("unavailable"))
+async def money(request: Request) -> MoneyNow:
+    """Tell of this moment, or three seconds ago, what the dashboard shows of it: budgets, the day's report, alerts."""
+    return await _news(request).money()
+
+
+@router.get(
+    "/events",
+    summary="The same as it changes",
+    response_class=EventSourceResponse,
+    responses={200: {"content": {"text/event-stream": {}}}, **answers("too-many")},
+)
+async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
+    """Send what `/now` and `/money` answer whenever it changes, as server-sent events `now` and `money`."""
+    async for number, kind, said in _news(request).listen():
+        yield ServerSentEvent(raw_data=said, event=kind, id=str(number), retry=2000)
+
+
+def _news(request: Request) -> News:
+    news = request.app.state.news
+    assert isinstance(news, News)
+    return news

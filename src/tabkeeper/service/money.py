@@ -1,0 +1,108 @@
+"""Money and history over HTTP: budgets, reports, what ended, one session's story, alerts, metrics."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from tabkeeper.pool.watch import PoolSample
+from tabkeeper.reports.render_csv import render_csv
+from tabkeeper.reports.report import BudgetFigures, CostReport
+from tabkeeper.reports.stories import (
+    AlertTold,
+    EndedSession,
+    SessionStory,
+    ended_sessions,
+    recent_alerts,
+    session_story,
+)
+from tabkeeper.service.access import DOCUMENTED, AnyRooms, answers, need
+from tabkeeper.service.problems import ProblemError
+from tabkeeper.service.sessions import SessionId
+
+router = APIRouter(dependencies=[DOCUMENTED, need("read", everybody=True)])
+
+Most = Annotated[int, Query(ge=1, le=1000, description="How many, at most.")]
+Day = Annotated[
+    date | None,
+    Query(
+        alias="date", ge=date(2000, 1, 1), le=date(2200, 1, 1), description="A local day; today if left out."
+    ),
+]
+
+
+@router.get("/budgets", tags=["money"], summary="Budgets now", responses=answers("unavailable"))
+async def budgets(rooms: AnyRooms) -> list[BudgetFigures]:
+    """Tell of every budget what its open window holds: limit, spent, held, left, when it resets."""
+    return list((await rooms.pool.ledger.standing()).budgets)
+
+
+@router.get(
+    "/reports/{period}",
+    tags=["money"],
+    summary="A day's or a month's costs",
+    response_model=CostReport,
+    responses={200: {"content": {"text/csv": {}}}, **answers("invalid", "unavailable")},
+)
+async def report(
+    period: Literal["day", "month"],
+    rooms: AnyRooms,
+    day: Day = None,
+    form: Annotated[Literal["json", "csv"], Query(alias="format", description="json or csv.")] = "json",
+) -> CostReport | Response:
+    """Report what a local day, or the month around it, has cost, and on what."""
+    found = await rooms.pool.ledger.report(day, period)
+    if form == "csv":
+        return Response(render_csv(found), media_type="text/csv; charset=utf-8")
+    return found
+
+
+@router.get(
+    "/history",
+    tags=["history"],
+    summary="Sessions that ended last",
+    responses=answers("invalid", "unavailable"),
+)
+async def history(rooms: AnyRooms, limit: Most = 50) -> list[EndedSession]:
+    """List the sessions that ended last, newest first, with why they were closed and what they cost."""
+    return await rooms.pool.ledger.query(lambda engine: ended_sessions(engine, limit))
+
+
+@router.get(
+    "/sessions/{session_id}/story",
+    tags=["history"],
+    summary="A session's whole story",
+    responses=answers("not-found", "invalid", "unavailable"),
+)
+async def story(session_id: SessionId, rooms: AnyRooms) -> SessionStory:
+    """Tell everything that the ledger knows of one session: states, leases, money."""
+    found = await rooms.pool.ledger.query(lambda engine: session_story(engine, session_id))
+    if found is None:
+        raise ProblemError("not-found", f"the ledger knows no session {session_id!r}")
+    return found
+
+
+@router.get("/alerts", tags=["history"], summary="Latest alerts", responses=answers("invalid", "unavailable"))
+async def alerts(rooms: AnyRooms, limit: Most = 50) -> list[AlertTold]:
+    """List the latest alerts, newest first, and who has heard of each."""
+    return await rooms.pool.ledger.query(lambda engine: recent_alerts(engine, limit))
+
+
+@router.get("/samples", tags=["history"], summary="The last hour, minute by minute", responses=answers())
+async def samples(rooms: AnyRooms) -> list[PoolSample]:
+    """Return the pool's figures minute by minute, oldest first."""
+    return rooms.pool.samples()
+
+
+@router.get(
+    "/metrics",
+    tags=["metrics"],
+    summary="All figures for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **answers()},
+)
+async def metrics(rooms: AnyRooms) -> Response:
+    """Write the pool's metrics in Prometheus' text format."""
+    return Response(rooms.pool.metrics.prometheus(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,120 @@
+"""What the service says of money, history and itself is what the pool and its books say."""
+
+import asyncio
+
+from tabkeeper.errors import LedgerUnavailableError
+from tabkeeper.testing import Faults, run_virtual
+
+from .world import ACME, LOOKER, MAIN, house
+
+MONEY = {
+    "rates": {"per_hour": "1.00", "per_session": "0.01"},
+    "budgets": [{"name": "daily", "limit": "5.00"}],
+}
+
+
+def test_budgets_reports_history_and_stories_are_those_of_the_books():
+    async def story(clock):
+        async with house(clock, **MONEY) as here, here.client() as http:
+            lease = (await http.post("/leases", json={"platform": "web", "tags": {"job": "7"}})).json()
+            await asyncio.sleep(10)
+            await http.delete(f"/leases/{lease['id']}")
+            assert (await http.delete(f"/sessions/{lease['session_id']}")).status_code == 204
+            books = here.pool.ledger
+            (budget,) = (await http.get("/budgets")).json()
+            assert budget == (await books.standing()).budgets[0].model_dump(mode="json")
+            day = (await http.get("/reports/day", params={"date": "2026-01-01"})).json()
+            assert day == (await books.report()).model_dump(mode="json")
+            assert float(day["totals"]["cost"]) > 0.01
+            table = await http.get("/reports/month", params={"format": "csv"})
+            assert table.headers["content-type"].startswith("text/csv")
+            assert table.text.splitlines()[1].startswith("month,2026-01")
+            (ended,) = (await http.get("/history")).json()
+            assert (ended["id"], ended["cost"]) == (lease["session_id"], day["totals"]["cost"])
+            told = (await http.get(f"/sessions/{ended['id']}/story")).json()
+            assert told["leases"][0]["tags"] == {"job": "7"}
+            assert told["leases"][0]["place"] == f"client 'main', lease {lease['id']}"
+            assert [one["kind"] for one in told["bookings"]] == ["hold", "settle"]
+            assert told["bookings"][1]["amount"] == told["cost"] == ended["cost"]
+            assert (await http.get("/sessions/nobody/story")).status_code == 404
+            assert (await http.get("/sessions/nobody")).status_code == 404
+
+    run_virtual(story)
+
+
+def test_now_money_metrics_and_stats_agree_with_the_pool():
+    async def story(clock):
+        async with house(clock, **MONEY) as here, here.client() as http, here.client(LOOKER) as looker:
+            await http.post("/leases", json={"platform": "web"})
+            now, stats = (await looker.get("/now")).json(), here.pool.stats()
+            assert (now["capacity"], now["leased"], now["idle"]) == ("1/2", stats.leased, stats.idle)
+            assert now["open_sessions"] == (await looker.get("/sessions")).json()
+            money = (await looker.get("/money")).json()
+            assert money["budgets"] == (await looker.get("/budgets")).json()
+            told = await looker.get("/metrics")
+            assert told.text == here.pool.metrics.prometheus()
+            assert told.headers["content-type"].startswith("text/plain; version=0.0.4")
+            brief = (await looker.get("/sessions/stats")).json()
+            assert (brief["status"], brief["total"], brief["healthy"], brief["degraded"]) == ("ok", 1, 1, 0)
+            assert brief["average_uses"] == 1
+            assert (await looker.get("/stats")).json()["leases"] == 1
+            assert (await http.post("/sessions/cleanup")).json()["status"] == "ok"
+
+    run_virtual(story)
+
+
+def test_health_says_how_full_it_is_and_when_nothing_is_usable(monkeypatch):
+    async def story(clock):
+        async with house(clock, faults=Faults(script=["fail"] * 9)) as here, here.client(None) as http:
+            told = (await http.get("/health")).json()
+            assert (told["status"], told["service"], told["capacity"]) == ("ok", "tabkeeper", "0/2")
+            assert told["session_capacity"] == told["capacity"]
+            assert told["database"] == "ok"
+            async with here.client() as main:
+                failed = await main.post("/leases", json={"platform": "web"})
+                assert (failed.status_code, failed.json()["title"]) == (
+                    502,
+                    "No provider could start a session",
+                )
+            told = await http.get("/health")
+            assert (told.status_code, told.json()["providers"]) == (503, {"local": "open"})
+            assert told.json()["status"] == "unavailable"
+
+        async with house(clock) as here, here.client(None) as http:
+
+            async def away() -> None:
+                raise LedgerUnavailableError("postgresql://user:secret@host/db is away")
+
+            monkeypatch.setattr(here.pool.ledger, "ping", away)
+            told = await http.get("/health")
+            assert told.status_code == 503
+            assert "the database" in told.json()["problems"][0]
+            assert "secret" not in told.text
+            monkeypatch.undo()
+            await here.pool.drain(0)
+            assert (await http.get("/health")).status_code == 503
+
+    run_virtual(story)
+
+
+def test_a_dashboard_is_logged_in_with_a_token_that_reads_everything_and_logged_out_again():
+    async def story(clock):
+        async with house(clock) as here, here.client(None) as http:
+            for token, status in ((ACME, 403), ("tk_nobody", 401)):
+                assert (await http.post("/login", json={"token": token})).status_code == status
+            told = await http.post("/login", json={"token": MAIN})
+            assert told.status_code == 204
+            cookie = next(one for one in told.headers.get_list("set-cookie") if "session" in one)
+            assert all(word in cookie for word in ("HttpOnly", "SameSite=strict"))
+            assert (await http.get("/now")).status_code == 200
+            evil = {"Origin": "https://evil.example"}
+            assert (await http.get("/now", headers=evil)).status_code == 403
+            kept = dict(http.cookies)
+            assert (await http.post("/logout")).status_code == 204
+            async with here.client(None, cookies=kept) as again:
+                assert (await again.get("/now")).status_code == 401
+            assert (await http.get("/assets/app.js")).status_code == 200
+            assert (await http.get("/assets/..%2Fapp.py")).status_code == 404
+            assert (await http.get("/assets/__init__.py")).status_code == 404
+
+    run_virtual(story)
