@@ -8,10 +8,10 @@ WORKERS ?= 3
 # For instance: make test ARGS="-k budget -x"
 ARGS ?=
 
-.PHONY: help setup demo test lint format bench proof docs clean
+.PHONY: help setup demo test lint format bench proof docs docs-site clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make the virtual environment, install locked dependencies, find or install a browser.
 	@sh scripts/setup
@@ -31,6 +31,7 @@ lint: setup ## Check format, style, types, layers, migrations and generated docu
 	@$(BIN)/python scripts/check_migrations.py
 	@$(BIN)/python scripts/gen_config_docs.py --check
 	@$(BIN)/python scripts/gen_provider_docs.py --check
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -W ignore -m mkdocs build --quiet --strict --site-dir site
 
 format: setup ## Format the code and apply the safe fixes.
 	@$(BIN)/ruff format .
@@ -48,6 +49,9 @@ docs: setup ## Write the generated documents again.
 	@$(BIN)/python scripts/gen_config_docs.py
 	@$(BIN)/python scripts/gen_provider_docs.py
 
+docs-site: setup ## Build the documentation as a site in site/; a warning is an error.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -W ignore -m mkdocs build --quiet --strict --site-dir site
+
 clean: ## Remove the virtual environment, caches and build output.
-	rm -rf .venv build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

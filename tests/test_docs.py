@@ -163,9 +163,13 @@ def test_the_reports_page_names_every_field_of_json_and_csv() -> None:
 @pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: page.name)
 def test_every_link_leads_to_a_file(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
-    assert not [
-        link for link in links if not link.startswith("https://") and not (page.parent / link).exists()
+    ours = re.compile(r"https://github.com/tabkeeper/tabkeeper/(?:blob|tree)/main/")
+    places = [
+        DOCS.parent / ours.sub("", link) if ours.match(link) else page.parent / link
+        for link in links
+        if ours.match(link) or not link.startswith("https://")
     ]
+    assert not [str(place) for place in places if not place.exists()]
 
 
 def test_every_page_is_in_the_index() -> None:
@@ -173,6 +177,19 @@ def test_every_page_is_in_the_index() -> None:
     assert not [
         page.name for page in DOCS.glob("*.md") if page.name != "index.md" and f"({page.name})" not in index
     ]
+
+
+def test_the_first_lease_is_the_readme_s_which_is_run() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n.*?^```", text("first-lease.md"), re.MULTILINE | re.DOTALL)
+    assert program in readme
+
+
+def test_every_page_has_its_place_on_the_site() -> None:
+    # Dead links and anchors inside the site are found by building it, which `make lint` does.
+    site = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    placed = re.findall(r": ([\w/-]+\.md)$", site, re.MULTILINE)
+    assert sorted(placed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.glob("**/*.md"))
 
 
 @pytest.mark.parametrize("kind", KEY_VARIABLES)
