@@ -88,7 +88,7 @@ def test_the_wheel_ships_every_file_of_the_package_and_nothing_else(wheel: set[s
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
 
 
-@pytest.mark.parametrize("script", ["gen_config_docs.py", "gen_provider_docs.py"])
+@pytest.mark.parametrize("script", ["gen_config_docs.py", "gen_provider_docs.py", "doc_plots.py"])
 def test_the_generated_documents_are_up_to_date(script: str) -> None:
     command = [sys.executable, f"scripts/{script}", "--check"]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -82,7 +82,9 @@ def silent() -> Iterator[None]:
 
 @pytest.mark.proof
 @pytest.mark.timeout(600)
-def test_sessions_tasks_memory_and_file_handles_end_where_they_began(capsys: pytest.CaptureFixture[str]):
+def test_sessions_tasks_memory_and_file_handles_end_where_they_began(
+    capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+):
     chance = Random(4)
 
     async def story(clock: VirtualClock) -> None:
@@ -101,14 +103,14 @@ def test_sessions_tasks_memory_and_file_handles_end_where_they_began(capsys: pyt
             await asyncio.sleep(3600)
             assert w.provider.open == []
             tasks, before, files = len(asyncio.all_tasks()), objects(), handles()
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             await day(w, chance, DAYS)
-            took = time.perf_counter() - began
+            took, worked = time.perf_counter() - began, time.process_time() - worked
             await asyncio.sleep(3600)
             stats, after = w.pool.stats(), objects()
             with capsys.disabled():
                 print(
-                    f"\n{DAYS:g} days in {took:.0f} s: {stats.leases} leases, {stats.creations} creations "
+                    f"\n{DAYS:g} days in {took:.0f} s ({worked:.0f} s of them at work): {stats.leases} leases, {stats.creations} creations "
                     f"({stats.creations_failed} failed), {stats.lost} lost, {stats.health.checks} checks; objects "
                     f"{before} -> {after}, tasks {tasks} -> {len(asyncio.all_tasks())}, files {files} -> {handles()}"
                 )
@@ -124,7 +126,12 @@ def test_sessions_tasks_memory_and_file_handles_end_where_they_began(capsys: pyt
             w.provider.sessions.clear()
             w.provider.calls.clear()
             assert objects() < before * 1.02 + 500
+            record_property("virtual days", DAYS)
+            record_property("seconds", round(took))
+            record_property("seconds of processor time", round(worked))
+            record_property("leases", stats.leases)
+            record_property("lost", stats.lost)
             if PROOF:
-                assert took < 120
+                assert worked < 120, "that is what it takes on a machine that does nothing else"
 
     run_virtual(story)
