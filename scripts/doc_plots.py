@@ -1,6 +1,6 @@
 """Draw the plots of docs/profiles.md and docs/alerts.md: from the code itself, not from figures somebody typed.
 
-Trust is the formula of `tabkeeper.profiles.trust` at every minute. A budget is spent on a real ledger in virtual time, and
+Trust is the formula of `tabkeeper.profiles.trust`, minute by minute. A budget is spent on a real ledger in virtual time, and
 its alerts are the rows it wrote. With ``--check`` nothing is written; the exit code says whether they are up to date.
 """
 
@@ -87,7 +87,7 @@ def trust() -> str:
     rules = ProfileSettings().trust_for("shop.example")
     plot = Plot("Trust of a profile used 12 times, by its age and failures in a row", 130, 100)
     plot.ticks({m: f"{m} min" for m in (0, 30, 60, 90, 120)}, {0: "0", 40: "40", 70: "70", 100: "100"})
-    for y, said in ((92, "healthy"), (52, "degraded"), (20, "retired")):
+    for y, said in ((92, "healthy"), (62, "degraded"), (20, "retired")):
         plot.text(RIGHT + 8, plot.at(0, y)[1], said, anchor="end", colour=GREY)
     for failures in range(4):
         records = [Record(age=timedelta(minutes=age), failures=failures, uses=12) for age in range(126)]
@@ -101,7 +101,7 @@ def trust() -> str:
         plot.text(plot.at(4, 0)[0], plot.at(0, verdicts[4].score)[1] + (-6 if kept else 4), said)
     example = judge(Record(age=timedelta(minutes=80), failures=2, uses=12), rules)
     again = judge(Record(age=timedelta(minutes=80), uses=13, since_success=timedelta(0)), rules)
-    for verdict, said, below in ((example, "the example", 18), (again, "if its next lease succeeds", -6)):
+    for verdict, said, below in ((example, "the example", 34), (again, "if its next lease succeeds", -6)):
         plot.dot(80, verdict.score, GREEN)
         across, down = plot.at(80, verdict.score)
         plot.text(
@@ -200,7 +200,7 @@ def alerts() -> str:
         plot.dot(at, float(amount), RED)
         plot.text(
             plot.at(at, 0)[0] + 7,
-            plot.at(0, float(amount))[1] - 9,
+            plot.at(0, float(amount))[1] + (-9 if at < 35 else 18),
             f"alert: ${amount:.2f} {said[metric]}",
             colour=RED,
             anchor="start" if at < 35 else "middle",

@@ -110,8 +110,8 @@ def test_sessions_tasks_memory_and_file_handles_end_where_they_began(
             stats, after = w.pool.stats(), objects()
             with capsys.disabled():
                 print(
-                    f"\n{DAYS:g} days in {took:.0f} s ({worked:.0f} s of them at work): {stats.leases} leases, {stats.creations} creations "
-                    f"({stats.creations_failed} failed), {stats.lost} lost, {stats.health.checks} checks; objects "
+                    f"\n{DAYS:g} days in {took:.0f} s ({worked:.0f} s of them at work): {stats.leases} leases, "
+                    f"{stats.creations} creations ({stats.creations_failed} failed), {stats.lost} lost, {stats.health.checks} checks; objects "
                     f"{before} -> {after}, tasks {tasks} -> {len(asyncio.all_tasks())}, files {files} -> {handles()}"
                 )
             assert stats.leases > 150 * DAYS
