@@ -1,7 +1,7 @@
 """Draw the plots of docs/profiles.md and docs/alerts.md: from the code itself, not from figures somebody typed.
 
-Trust is the formula of `tabkeeper.profiles.trust`, minute by minute. A budget is spent on a real ledger in virtual time, and
-its alerts are the rows it wrote. With ``--check`` nothing is written; the exit code says whether they are up to date.
+Trust is the formula of `tabkeeper.profiles.trust`, minute by minute. A budget is spent on a real ledger in virtual
+time, and its alerts are the rows it wrote. With ``--check`` nothing is written; the exit code says what is stale.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.policy.cards import CASES, Case
 from benchmarks.policy.replay import Outcome, Replay, Rule
 from benchmarks.policy.rules import ONE_PER_TASK, RULES
-from benchmarks.policy.traces import HERE, Best, Task, bounds, bursts, optimum, peak_demand, read
+from benchmarks.policy.traces import HERE, Best, Task, bounds, bursts, hindsight, optimum, peak_demand, read
 
 NOT_COPIED = ("lcg11d", "ipsc92d")
 """Traces without a formal licence; see the traces' README."""
@@ -77,6 +77,7 @@ def matrix(name: str, tasks: Sequence[Task], cases: Iterable[Case]) -> dict[str,
                 "kind": "optimum" if best.exact else "lower bound",
                 "saving": round(1 - best.dollars / single, 4),
                 "reuse": None if best.reuse is None else round(best.reuse, 4),
+                "hindsight": _hindsight(tasks, case, best),
             }
             if best
             else None,
@@ -88,6 +89,13 @@ def matrix(name: str, tasks: Sequence[Task], cases: Iterable[Case]) -> dict[str,
         "peak_demand": peak_demand(tasks),
         "cards": by_card,
     }
+
+
+def _hindsight(tasks: Sequence[Task], case: Case, best: Best) -> float | None:
+    """What the best waiting time for each key and level costs beside the best possible, where that is known."""
+    if case.overhead is None:
+        return None
+    return round(hindsight(tasks, case.overhead, case.per_second) / best.dollars, 3)
 
 
 def run(files: Sequence[Path] = (), cards: Sequence[str] = ()) -> dict[str, Any]:
@@ -124,6 +132,8 @@ def show(figures: dict[str, Any], console: Console) -> None:
                 reuse = "?" if best["reuse"] is None else f"{best['reuse']:.1%}"
                 cells = (f"${best['dollars']:.3f}", "1.000", f"{best['saving']:.1%}", reuse)
                 table.add_row(best["kind"], *cells, style="bold")
+                if best.get("hindsight"):
+                    table.add_row("best times, in hindsight", "", f"{best['hindsight']:.3f}")
             console.print(table)
     for name in NOT_COPIED:
         if name not in figures:

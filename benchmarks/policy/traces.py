@@ -86,6 +86,37 @@ def optimum(tasks: Sequence[Task], overhead: float, per_second: float) -> Best:
     return Best(dollars, exact=True, reuse=1 - created / len(tasks))
 
 
+def hindsight(tasks: Sequence[Task], overhead: float, per_second: float) -> float:
+    """Dollars of the best waiting time for each key and level, chosen by somebody who has seen all gaps.
+
+    No rule that waits for a fixed time in each such place can be cheaper, however well it learns; the more gaps a place
+    has, the nearer a rule that learns can come.
+    """
+    ends: dict[str, list[float]] = defaultdict(list)
+    vacated: dict[str, list[float]] = defaultdict(list)
+    gaps: dict[tuple[str, int], list[float]] = defaultdict(list)
+    dollars = 0.0
+    for task in tasks:
+        running, free = ends[task.key], vacated[task.key]
+        while running and running[0] <= task.at:
+            free.append(heappop(running))
+        dollars += per_second * task.seconds
+        if free:
+            gaps[task.key, min(len(running), 2)].append(task.at - free.pop())
+        else:
+            dollars += overhead
+        heappush(running, task.at + task.seconds)
+    for of_place in gaps.values():
+        of_place.sort()
+        waited, best = 0.0, overhead * len(of_place)
+        for number, gap in enumerate(of_place, start=1):
+            waited += gap
+            longer = len(of_place) - number
+            best = min(best, per_second * (waited + gap * longer) + overhead * longer)
+        dollars += best
+    return dollars
+
+
 _WHOLE = {"azure8h": 8_810, "lcg11d": 127_489, "ipsc92d": 17_095}
 
 

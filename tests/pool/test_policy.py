@@ -18,7 +18,7 @@ try:
     from benchmarks.policy.cards import CASES
     from benchmarks.policy.replay import Outcome, Rule
     from benchmarks.policy.rules import ONE_PER_TASK, OURS, RULES
-    from benchmarks.policy.traces import HERE, Task, bounds, bursts, optimum, read
+    from benchmarks.policy.traces import HERE, Task, bounds, bursts, hindsight, optimum, read
 finally:
     sys.path.pop(0)
 
@@ -68,11 +68,30 @@ def test_no_rule_is_cheaper_than_the_optimum() -> None:
 
 
 def test_traffic_that_teaches_nothing_costs_little_more_than_the_best_fixed_time() -> None:
-    tasks = bursts()
+    tasks = bursts(hours=8 if PROOF else 4)
     case = CASES[FEE]
-    ours, *fixed = (play(tasks, BY_NAME[name], case).cost(case) for name in (OURS, *FIXED))
+    ours, *fixed = (play(tasks, BY_NAME[name], case).cost(case) for name in (OURS, "5 min", "10 min"))
     assert ours <= 1.05 * min(fixed)
     assert ours <= play(tasks, BY_NAME[ONE_PER_TASK], case).cost(case)
+
+
+@pytest.mark.skipif(not PROOF, reason="a proof: it replays a day")
+def test_of_a_whole_day_of_it_enough_is_learnt_to_beat_every_fixed_time() -> None:
+    tasks = bursts(hours=24)
+    case = CASES[FEE]
+    ours, *fixed = (play(tasks, BY_NAME[name], case).cost(case) for name in (OURS, *FIXED))
+    assert ours < min(fixed)
+
+
+def test_the_best_times_in_hindsight_lie_between_the_optimum_and_every_rule_that_waits() -> None:
+    case = CASES[FEE]
+    assert case.overhead is not None
+    known = hindsight(trace(), case.overhead, case.per_second)
+    best = optimum(trace(), case.overhead, case.per_second).dollars
+    assert best < known <= min(cost(rule, FEE) for rule in (OURS, *FIXED))
+    # By hand: gaps of 100, 100 and 1000 s at a cent a second, a new session 5 dollars: wait for 100 s.
+    tasks = [Task(at, "a", 10.0) for at in (0.0, 110.0, 220.0, 1230.0)]
+    assert hindsight(tasks, 5.0, 0.01) == pytest.approx(4 * 0.1 + 5 + 1 + 1 + 1 + 5)
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,9 @@ def test_sessions_tasks_memory_and_file_handles_end_where_they_began(
             with capsys.disabled():
                 print(
                     f"\n{DAYS:g} days in {took:.0f} s ({worked:.0f} s of them at work): {stats.leases} leases, "
-                    f"{stats.creations} creations ({stats.creations_failed} failed), {stats.lost} lost, {stats.health.checks} checks; objects "
-                    f"{before} -> {after}, tasks {tasks} -> {len(asyncio.all_tasks())}, files {files} -> {handles()}"
+                    f"{stats.creations} creations ({stats.creations_failed} failed), {stats.lost} lost, "
+                    f"{stats.health.checks} checks; objects {before} -> {after}, "
+                    f"tasks {tasks} -> {len(asyncio.all_tasks())}, files {files} -> {handles()}"
                 )
             assert stats.leases > 150 * DAYS
             assert stats.lost > 0
