@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from playwright.async_api import Browser, BrowserContext, Page
 
@@ -412,14 +412,25 @@ class Lease:
             raise LeaseLostError(self.session_id, self.platform, self._ending()) from error
 
 
-class LeaseRequest:
+class EndsWithBlock(Protocol):
+    """A lease, of this process's pool or of another's."""
+
+    async def end_of_block(self, error: BaseException | None) -> None:
+        """Release it at the end of an ``async with`` block."""
+        ...
+
+
+L = TypeVar("L", bound=EndsWithBlock)
+
+
+class LeaseRequest(Generic[L]):
     """What `get_session` returns: await it for a `Lease`, or enter it and have the lease released at the end."""
 
     __slots__ = ("_acquire", "_lease")
 
-    def __init__(self, acquire: Callable[[], Awaitable[Lease]]) -> None:
+    def __init__(self, acquire: Callable[[], Awaitable[L]]) -> None:
         self._acquire = acquire
-        self._lease: Lease | None = None
+        self._lease: L | None = None
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -427,10 +438,10 @@ class LeaseRequest:
             "'async with pool.get_session(...) as session:' or 'session = await pool.get_session(...)'"
         )
 
-    def __await__(self) -> Generator[Any, None, Lease]:
+    def __await__(self) -> Generator[Any, None, L]:
         return self._acquire().__await__()
 
-    async def __aenter__(self) -> Lease:
+    async def __aenter__(self) -> L:
         self._lease = await self._acquire()
         return self._lease
 

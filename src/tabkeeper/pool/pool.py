@@ -447,7 +447,7 @@ class SessionPool:
         sticky: str | None = None,
         failed_proxies: Collection[str] = (),
         place: str | None = None,
-    ) -> LeaseRequest:
+    ) -> LeaseRequest[Lease]:
         """Lease a session: reused if one is idle, else created, else waited for.
 
         Use ``async with pool.get_session(...) as lease:`` or ``lease = await pool.get_session(...)``.

@@ -215,6 +215,8 @@ class LeaseDesk:
         if success and reason is not None:
             raise ValueError(f"reason {reason!r} needs success = false: a success has none")
         if ticket.is_over:
+            assert ticket.task is not None
+            await asyncio.wait([ticket.task])  # what is left of its end, so that its outcome is known
             return
         ticket.success, ticket.reason = success, reason
         await self._end(ticket, "released" if ticket.lease is not None else "withdrawn")

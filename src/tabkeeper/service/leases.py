@@ -44,6 +44,7 @@ Leaser = Annotated[Caller, need("lease")]
             "queue-full",
             "queue-timeout",
             "creation-failed",
+            "closing",
             "unavailable",
         ),
     },

@@ -51,6 +51,7 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "internal": (500, "The service has a fault"),
     "creation-failed": (502, "No provider could start a session"),
     "provider-failed": (502, "A provider answered with an error"),
+    "closing": (503, "The service is stopping"),
     "unavailable": (503, "The service cannot do this now"),
 }
 
@@ -120,9 +121,13 @@ def problem_of(error: Exception, clock: Clock) -> ProblemError:
         case ProblemError():
             return error
         case QueueFullError():
-            return ProblemError("queue-full", said, retry_after=5)
+            return ProblemError("queue-full", said, retry_after=5, more={"queued": error.queued})
         case QueueTimeoutError():
-            more = {"waited_seconds": round(error.waited, 3), "position": error.position}
+            more = {
+                "waited_seconds": round(error.waited, 3),
+                "position": error.position,
+                "blocked_by": error.blocked_by,
+            }
             return ProblemError("queue-timeout", said, retry_after=1, more=more)
         case BudgetExceededError():
             return _budget(error, clock.now())
@@ -131,7 +136,7 @@ def problem_of(error: Exception, clock: Clock) -> ProblemError:
         case SessionInUseError():
             return ProblemError("session-in-use", said)
         case PoolClosedError():
-            return ProblemError("unavailable", said, retry_after=10)
+            return ProblemError("closing", said, retry_after=10)
         case NoProxyError():
             return ProblemError("no-proxy", said, retry_after=10)
         case MissingKeyError() | ConfigError():
@@ -158,6 +163,8 @@ def _budget(error: BudgetExceededError, now: datetime) -> ProblemError:
         "held": error.held.text(),
         "needed": error.needed.text(),
         "resets_at": error.resets_at,
+        "subject": error.subject,
+        "on_exceed": error.on_exceed,
     }
     after = None if error.resets_at is None else (error.resets_at - now).total_seconds()
     return ProblemError("budget-exceeded", str(error), retry_after=after, more=more)

@@ -1,0 +1,121 @@
+"""The client: the same `get_session` as in the pool's own process, with the same errors, over a real socket."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.pool.world import world
+
+from tabkeeper.client import RemotePool
+from tabkeeper.clock import SystemClock
+from tabkeeper.config import ProviderSettings, ServiceSettings, parse_config
+from tabkeeper.errors import (
+    BudgetExceededError,
+    ConfigError,
+    LeaseLostError,
+    PoolError,
+    QueueFullError,
+    QueueTimeoutError,
+    SessionTimeoutError,
+)
+from tabkeeper.pool.pool import SessionPool
+from tabkeeper.providers.local import LocalProvider
+from tabkeeper.service import create_app
+from tabkeeper.service.server import serving
+
+from .world import ACME, MAIN, TOKENS
+
+
+@asynccontextmanager
+async def remote(token=MAIN, **more):
+    settings = ServiceSettings.model_validate({"tokens": TOKENS, "port": 0})
+    async with world(SystemClock(), latency=(0.0, 0.0), jobs=False, **more) as here:
+        async with serving(create_app(here.pool, settings), settings) as url:
+            async with RemotePool(url, token=token, ttl=1.5) as pool:
+                yield here, pool
+
+
+async def test_leases_wait_their_turn_and_end_as_they_do_in_the_pool_s_own_process():
+    async with remote(max_sessions=1, max_queued=1) as (here, pool):
+        async with pool.get_session("web", tags={"job": "7"}) as first:
+            assert (first.is_new, first.provider, first.tenant, first.outcome) == (
+                True,
+                "local",
+                "default",
+                "",
+            )
+            assert first.deadline > first.granted_at
+            with pytest.raises(QueueTimeoutError, match="has all 1 sessions"):
+                await pool.get_session("web", timeout=0.1)
+            waiting = asyncio.create_task(pool.get_session("web", priority=5)._acquire())
+            while not here.pool.waiting():
+                await asyncio.sleep(0.01)
+            with pytest.raises(QueueFullError):
+                await pool.get_session("web")
+        second = await waiting
+        assert (first.outcome, second.session_id, second.is_new) == ("ok", first.session_id, False)
+        await second.release(success=False, reason="blocked")
+        await second.release()
+        assert second.outcome == "failed"
+        with pytest.raises(ConfigError, match="no platform"):
+            await pool.get_session("nowhere")
+        assert (await pool.health())["status"] == "ok"
+        assert (await pool.stats())["leases"] == 2
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_queue_and_a_holder_that_beats_keeps_its_lease():
+    async with remote(max_sessions=1) as (here, pool):
+        held = await pool.get_session("web")
+        waiting = asyncio.create_task(pool.get_session("web")._acquire())
+        while not here.pool.waiting():
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        while here.pool.waiting():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2)  # longer than its time to live
+        assert here.pool.stats().leased == 1
+        await held.release()
+
+
+async def test_a_lease_that_is_lost_cancels_its_operation_and_says_so():
+    async with remote() as (here, pool):
+        with pytest.raises(LeaseLostError, match="browser died"):
+            async with pool.get_session("web") as lease:
+                here.provider.kill(lease.session_id)
+                await lease.use(lambda _: asyncio.sleep(60))
+        with pytest.raises(SessionTimeoutError):
+            async with pool.get_session("web") as lease:
+                await lease.use(lambda _: asyncio.sleep(60), timeout=0.05)
+        assert lease.outcome == "failed"
+
+
+async def test_refusals_arrive_as_what_they_were():
+    money = {"rates": {"per_hour": "1.00"}, "budgets": [{"name": "daily", "limit": "0.10"}]}
+    async with remote(**money) as (_, pool):
+        with pytest.raises(BudgetExceededError) as refused:
+            await pool.get_session("web")
+        assert (refused.value.budget, refused.value.limit.text()) == ("daily", "0.10")
+    async with remote(token=ACME) as (_, pool):
+        with pytest.raises(ConfigError, match="tenant 'other'"):
+            await pool.get_session("web", tenant="other")
+    async with RemotePool("http://127.0.0.1:9", token=MAIN) as pool:
+        with pytest.raises(PoolError, match="cannot be reached"):
+            await pool.get_session("web")
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("browser")
+@pytest.mark.parametrize("direct", [False, True])
+async def test_a_page_of_a_remote_lease_is_a_page_in_the_pool_s_browser(tmp_path, direct):
+    config = parse_config({"ledger": {"url": f"sqlite:///{tmp_path}/books.db"}, "platforms": {"web": {}}})
+    provider = LocalProvider(
+        "local", ProviderSettings(kind="local", isolation="process"), state_dir=tmp_path / "state"
+    )
+    settings = ServiceSettings.model_validate({"tokens": TOKENS, "port": 0})
+    app = create_app(SessionPool(config, providers={"local": provider}, jobs=False), settings)
+    async with serving(app, settings) as url, RemotePool(url, token=MAIN, direct=direct) as pool:
+        async with pool.get_session("web", timeout=60) as session:
+            page = await session.new_page()
+            await page.goto("data:text/html,<title>hello</title>")
+            assert await session.use(lambda _: page.title()) == "hello"
+        assert session.outcome == "ok"
