@@ -24,6 +24,7 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from tabkeeper.pool.health import Trouble
+from tabkeeper.pool.spans import span
 from tabkeeper.pool.traces import Belongings, belongings, context_id, remaining
 from tabkeeper.pool.trackers import is_tracker
 from tabkeeper.profiles.state import BrowserState
@@ -154,6 +155,10 @@ class Connection:
             raise PlaywrightError("the session ended while it was being connected to") from None
 
     async def _connect(self) -> Browser:
+        with span("connect"):
+            return await self._reach()
+
+    async def _reach(self) -> Browser:
         playwright = await self._driver.playwright()
         try:
             browser = await playwright.chromium.connect_over_cdp(self._connect_url)

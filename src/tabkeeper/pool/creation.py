@@ -41,6 +41,7 @@ from tabkeeper.pool.model import PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
 from tabkeeper.pool.proxied import Proxied, spec_of
 from tabkeeper.pool.sessions import Running, Sessions
+from tabkeeper.pool.spans import span
 from tabkeeper.pool.stats import Counts
 from tabkeeper.pool.sweeper import FIRST_PAUSE, Sweeper
 from tabkeeper.providers.base import Provider, ProxySpec, RemoteSession, SessionSpec
@@ -322,7 +323,10 @@ class Creation:
         self._counts.creations += 1
         try:
             async with asyncio.timeout(seconds):
-                return await self._providers[session.provider].create(spec)
+                with span(
+                    "create", session=session.id, platform=session.lane.platform, provider=session.provider
+                ):
+                    return await self._providers[session.provider].create(spec)
         except (TimeoutError, OutcomeUnknownError) as unknown:
             error: ProviderError = (
                 unknown

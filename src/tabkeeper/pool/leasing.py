@@ -42,6 +42,7 @@ from tabkeeper.pool.profiled import Profiled
 from tabkeeper.pool.proxied import MovedError, Proxied
 from tabkeeper.pool.routing import Router
 from tabkeeper.pool.sessions import Running, Sessions
+from tabkeeper.pool.spans import span
 from tabkeeper.pool.stats import Counts
 from tabkeeper.profiles.state import ProfileKey
 from tabkeeper.profiles.store import ProfileStore
@@ -134,6 +135,10 @@ class Leases:
 
     async def acquire(self, ask: Ask) -> Lease:
         """Wait for a lease; see `SessionPool.get_session`."""
+        with span("lease", platform=ask.platform, tenant=ask.tenant, priority=ask.priority):
+            return await self._acquire(ask)
+
+    async def _acquire(self, ask: Ask) -> Lease:
         request = self._request_from(ask)
         if request.lane.identity is not None and self._config.platforms[ask.platform].identity == "shared":
             return await self._share(ask, request)

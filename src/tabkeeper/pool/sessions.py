@@ -30,6 +30,7 @@ from tabkeeper.pool.kept import nanos
 from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, Session, State
 from tabkeeper.pool.routing import Router
+from tabkeeper.pool.spans import span
 from tabkeeper.providers.base import Provider, RemoteSession
 from tabkeeper.proxies.model import Proxy
 
@@ -214,8 +215,9 @@ class Sessions:
         self.closes += 1
         while True:
             try:
-                async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
-                    await provider.close(running.remote.provider_session_id)
+                with span("close", session=session.id, provider=session.provider):
+                    async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
+                        await provider.close(running.remote.provider_session_id)
             except Exception as error:  # noqa: BLE001 - whatever it was, the session may still cost money
                 log.warning("session %s is not closed at %r yet: %r", session.id, session.provider, error)
                 self.closes_failed += not failed

@@ -344,7 +344,8 @@ function drawHour() {
   chart("hour", `The last hour; now ${names.map((name, i) => `${last[i + 1]} ${name}`).join(", ")}`,
     [["When"], ["Leased", "n"], ["Idle", "n"], ["Waiting", "n"]], rows, {
       scales: { y: { range: (_, low, high) => [0, Math.max(2, high + 1)] } },
-      axes: [{}, { size: 40, incrs: [1, 2, 5, 10, 20, 50, 100] }],
+      axes: [{ values: (_, at) => at.map((one) => new Date(one * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })), space: 90 },
+        { size: 40, incrs: [1, 2, 5, 10, 20, 50, 100] }],
       series: [{}, ...names.map((name, i) => ({ label: name, stroke: colour(colours[i]), width: 2, dash: [[], [6, 3], [2, 3]][i],
         points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }) }))],
     }, [0, 1, 2, 3].map((i) => minutes.map((one) => one[i])));
