@@ -46,6 +46,7 @@ SAYS = {
         "shop asks stealthy > plain; a lease costs about {'stealthy': '0.01', 'plain': '0.00'}",
         "news asks plain > stealthy",
     ],
+    "crawl.py": ["18 pages, 8 items, 0 failed", "'price'", "committed: True"],
     "report.py": ["leases that reused a session: 1 of 4", "acme", "globex", "budget daily: $0.03"],
 }
 

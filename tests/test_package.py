@@ -38,7 +38,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "PoolStats", "ProfileSettings", "ProviderError", "ProviderSettings", "Proxy", "ProxySettings", "QueueFullError",
         "QueueTimeoutError",
         "RateSettings", "SecuritySettings", "SessionCreationError", "SessionPool", "SessionTimeoutError",
-        "StickyProxies", "TabkeeperError", "TenantSettings", "load_config",
+        "StickyProxies", "TabkeeperError", "Target", "TenantSettings", "load_config",
     ]  # fmt: skip
 
 

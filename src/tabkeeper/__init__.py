@@ -21,6 +21,7 @@ from tabkeeper.config import (
     load_config,
 )
 from tabkeeper.errors import (
+    BlockedError,
     BudgetExceededError,
     ConfigError,
     LeaseLostError,
@@ -42,10 +43,12 @@ from tabkeeper.pool.pool import SessionPool
 from tabkeeper.pool.stats import PoolStats
 from tabkeeper.proxies.model import Proxy
 from tabkeeper.proxies.sticky import StickyProxies
+from tabkeeper.sites.target import Target
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlockedError",
     "BudgetExceededError",
     "BudgetSettings",
     "ConfigError",
@@ -77,6 +80,7 @@ __all__ = [
     "SessionTimeoutError",
     "StickyProxies",
     "TabkeeperError",
+    "Target",
     "TenantSettings",
     "load_config",
 ]

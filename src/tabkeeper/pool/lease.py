@@ -21,6 +21,7 @@ from tabkeeper.ledger.rates import RateCard
 from tabkeeper.money import Money
 from tabkeeper.pool.browser import SessionBrowser, is_browser_error, trouble
 from tabkeeper.pool.health import Trouble
+from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import Session
 from tabkeeper.pool.passage import Passage
 from tabkeeper.profiles.state import BrowserState, ProfileKey
@@ -99,6 +100,9 @@ class Host(Protocol):
 
     def cost_of(self, holding: Holding) -> Money:
         """What the lease has cost so far."""
+
+    def bytes_of(self, holding: Holding) -> int:
+        """What the session has received during the lease."""
 
     def wall(self, at: Instant) -> datetime:
         """An instant as a date."""
@@ -239,6 +243,16 @@ class Lease:
         The ledger's figure may still differ in the end: when an allowance of the plan covers part of the session.
         """
         return self._host.cost_of(self._holding)
+
+    @property
+    def hourly_rate(self) -> Money:
+        """What an hour of the session costs by its price list, fees and traffic aside."""
+        return Money(round(Meter(self._holding.card).rate * 3600))
+
+    @property
+    def bytes_received(self) -> int:
+        """What the session has received during this lease; as far as it was counted if the session is closed."""
+        return self._host.bytes_of(self._holding)
 
     @property
     def proxy(self) -> Proxy | None:

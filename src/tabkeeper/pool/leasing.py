@@ -580,6 +580,13 @@ class Leases:
             raise LeaseLostError(holding.session.id, holding.session.lane.platform, "the lease is over")
         return running
 
+    def bytes_of(self, holding: Holding) -> int:
+        """See `lease.Host`."""
+        running = self._sessions.running.get(holding.session.id)
+        if running is None or running.browser is None:
+            return 0
+        return running.browser.meter.received - holding.bytes_before
+
     def wall(self, at: Instant) -> datetime:
         """See `lease.Host`."""
         return self._clock.now() + timedelta(seconds=at - self._clock.monotonic())

@@ -64,7 +64,7 @@ from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
 from tabkeeper.proxies.pool import ProxyPool
 from tabkeeper.proxies.sticky import StickyProxies
-from tabkeeper.proxies.store import Database
+from tabkeeper.proxies.store import OwnDatabase
 from tabkeeper.reports.books import Books
 from tabkeeper.reports.standing import Standing
 from tabkeeper.vault import Vault
@@ -139,7 +139,7 @@ class SessionPool:
         return self._books
 
     @property
-    def database(self) -> Database:
+    def database(self) -> OwnDatabase:
         """The ledger's database, for what keeps tables of its own there, such as `SiteRegistry.sync`."""
         self._check_opened()
         return self._ledger

@@ -35,6 +35,15 @@ class Database(Protocol):
         ...
 
 
+class OwnDatabase(Database, Protocol):
+    """A database that this process has open under a name of its own."""
+
+    @property
+    def process_id(self) -> str:
+        """That name: its row in the table of processes."""
+        ...
+
+
 def rules_from(settings: ProxyPoolSettings) -> HealthRules:
     """Read when a proxy is healthy from the configuration."""
     return HealthRules(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import BudgetSettings
@@ -19,7 +19,7 @@ from tabkeeper.ledger.limits import cap_run, tenant_of_run
 from tabkeeper.ledger.processes import is_at_work
 from tabkeeper.money import Money
 from tabkeeper.proxies.rows import Statements
-from tabkeeper.proxies.store import Database
+from tabkeeper.proxies.store import OwnDatabase
 
 _ERROR = 500
 """Characters of an error that are kept."""
@@ -27,12 +27,6 @@ _NEW_PAGE = (
     "INSERT INTO run_page (run_id, n, url, site, origin, depth) VALUES (:run, :n, :url, :site, :origin, :depth) "
     "ON CONFLICT (run_id, url) DO NOTHING"
 )
-
-
-class Owned(Database, Protocol):
-    """A database that this process has open under a name of its own; `tabkeeper.ledger.ledger.Ledger` is one."""
-
-    process_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +166,7 @@ class Runs:
         clock: where time comes from.
     """
 
-    database: Owned
+    database: OwnDatabase
     clock: Clock = field(default_factory=SystemClock)
 
     async def start(self, run: Run, pages: Iterable[tuple[str, str]]) -> list[RunPage]:
@@ -399,6 +393,16 @@ class Runs:
             return Mark(outlet=outlet, items=row.outlet_items, bytes=row.outlet_bytes)
 
         found: Mark = await self.database.transact(work)
+        return found
+
+    async def outlet(self, run: Run) -> str:
+        """Return where a run's items have been written to; empty if nowhere."""
+
+        def work(tx: Statements) -> str:
+            row = tx.row("SELECT outlet FROM run WHERE id = :run", run=run.id)
+            return "" if row is None else str(row.outlet)
+
+        found: str = await self.database.transact(work)
         return found
 
     async def items(self, run: Run, after: int, most: int = 1000) -> list[Item]:
