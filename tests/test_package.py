@@ -32,7 +32,7 @@ def test_public_names_are_sorted_and_exist() -> None:
 def test_the_public_names_are_exactly_these() -> None:
     """Adding a name is a promise, removing one breaks users: both are decided here, by hand."""
     assert tabkeeper.__all__ == [
-        "BudgetExceededError", "BudgetSettings", "ConfigError", "Lease", "LeaseLostError",
+        "BlockedError", "BudgetExceededError", "BudgetSettings", "ConfigError", "Lease", "LeaseLostError",
         "LeaseRequest", "LedgerError", "LedgerSettings", "LedgerUnavailableError", "Money", "NoProxyError",
         "PlatformSettings", "PoolClosedError", "PoolConfig", "PoolError", "PoolSettings",
         "PoolStats", "ProfileSettings", "ProviderError", "ProviderSettings", "Proxy", "ProxySettings", "QueueFullError",

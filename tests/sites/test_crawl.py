@@ -67,7 +67,7 @@ async def test_one_site_s_failure_leaves_the_others_and_a_resumed_run_ends_what_
         assert [failure.url for failure in first.standing.failures] == [bad.start.replace("/0", "/1")]
 
         bad.answers = {}
-        again = Order(name="two", parse=parse, sites=[good.start, bad.start], resume=True)
+        again = Order(name="two", parse=parse, resume=True)
         second = await carry_out(settings(tmp_path), again)
         assert second.committed
         assert second.run == first.run

@@ -20,7 +20,7 @@ from tabkeeper.errors import ConfigError, TabkeeperError
 from tabkeeper.money import Money
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.sites.crawl import Crawl
-from tabkeeper.sites.outlet import Export
+from tabkeeper.sites.outlet import Export, check_new
 from tabkeeper.sites.progress import Progress, per_page
 from tabkeeper.sites.registry import SiteRegistry
 from tabkeeper.sites.runs import Run, RunPage, Runs, Standing
@@ -35,7 +35,7 @@ class Order:
     """By which it is resumed; `tabkeeper run` takes the function's."""
     parse: Parse
     sites: Sequence[str] = ()
-    """Domains, or addresses to start from; all sites of the configuration if empty."""
+    """Domains, or addresses to start from. If empty: all sites of the configuration, or those of the run resumed."""
     platform: str = ""
     """Whose sessions are taken; the only one of the configuration if empty."""
     instance_limit: int = 10
@@ -171,11 +171,14 @@ async def carry_out(
         RunLostError, LedgerError: it broke off, and can be resumed.
     """
     config, platform = platform_of(config, order.platform)
-    sites = sites_of(config, order.sites, order.instance_limit)
+    named = bool(order.sites or config.sites)
+    sites = None if order.resume and not named else sites_of(config, order.sites, order.instance_limit)
+    if order.out is not None and not order.resume:
+        check_new(order.out)
     async with SessionPool(config) as pool:
-        await sites.sync(pool.database)
         runs = Runs(pool.database)
-        run, pages = await _begin(runs, sites, order)
+        run, sites, pages = await _begin(runs, sites, config, order)
+        await sites.sync(pool.database)
         out = order.out or Path(await runs.outlet(run) or f"items-{run.id}.jsonl")
         export = Export(runs, run, out)
         await export.open()
@@ -211,15 +214,17 @@ async def carry_out(
     )
 
 
-async def _begin(runs: Runs, sites: SiteRegistry, order: Order) -> tuple[Run, list[RunPage]]:
+async def _begin(
+    runs: Runs, sites: SiteRegistry | None, config: PoolConfig, order: Order
+) -> tuple[Run, SiteRegistry, list[RunPage]]:
     if order.resume:
         run, pages = await runs.resume(order.name, max_cost=order.max_cost)
-        for name in run.sites:
-            if all(site.domain != name for site in sites.all()):
-                raise ConfigError(
-                    f"run {run.id} of {order.name!r} is over {', '.join(run.sites)}; name them all"
-                )
-        return run, pages
+        sites = sites or sites_of(config, run.sites, order.instance_limit)
+        known = {site.domain for site in sites.all()}
+        if not known.issuperset(run.sites):
+            raise ConfigError(f"run {run.id} of {order.name!r} is over {', '.join(run.sites)}; name them all")
+        return run, sites, pages
+    assert sites is not None, "a run that begins has sites"
     run = Run(
         id=secrets.token_hex(4),
         name=order.name,
@@ -227,7 +232,7 @@ async def _begin(runs: Runs, sites: SiteRegistry, order: Order) -> tuple[Run, li
         max_cost=order.max_cost,
     )
     starts = [(address(url), site.domain) for site in sites.all() for url in site.start]
-    return run, await runs.start(run, starts)
+    return run, sites, await runs.start(run, starts)
 
 
 async def _close_sessions(pool: SessionPool, runs: Runs, run: Run) -> Money:

@@ -130,6 +130,16 @@ def outlet_at(path: str | Path) -> Outlet:
     return SqliteItems(file) if file.suffix in {".db", ".sqlite", ".sqlite3"} else JsonLines(file)
 
 
+def check_new(path: Path) -> None:
+    """See to it that a new run may write to a file.
+
+    Raises:
+        ConfigError: it is a file of lines, and somebody's.
+    """
+    if isinstance(outlet_at(path), JsonLines) and path.exists() and path.stat().st_size:
+        raise ConfigError(f"{path} is not empty; name another file, or --resume the run that wrote it")
+
+
 class Export:
     """Carries the items of one run to one file."""
 
