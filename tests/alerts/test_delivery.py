@@ -17,6 +17,8 @@ from tabkeeper.clock import VirtualClock
 from tabkeeper.config import WebhookSettings, parse_config
 from tabkeeper.errors import ConfigError
 from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.reports.books import Books
+from tabkeeper.reports.days import DayReports
 
 from .receiver import receiving
 
@@ -223,6 +225,28 @@ async def test_a_webhook_that_refuses_is_obeyed_in_when_to_come_back(ledger, clo
     await one.run()  # nobody listens there any more
     assert "no answer" in caplog.text
     assert "hush" not in caplog.text
+
+
+async def test_a_daily_report_is_carried_to_hooks_and_to_webhooks_that_ask_for_it(ledger, clock):
+    books = Books(ledger, timezone="UTC", clock=clock)
+    days = DayReports(ledger, books, zone="UTC", clock=clock, tell=True)
+    clock.advance(86400)
+    assert await days.run() == "wrote 2026-03-04"
+    heard = []
+    with receiving() as one, receiving() as two:
+        asks = Webhook(WebhookSettings(name="asks", url=one.url, reports=True), clock=clock)
+        plain = Webhook(WebhookSettings(name="plain", url=two.url), clock=clock)
+        rules = parse_config({}).alerts
+        carrier = Dispatcher(
+            ledger.alerts, rules, [asks, plain, HookChannel(heard.append)], since=NOON, rng=Random(1),
+            kept_report=books.kept_report,
+        )  # fmt: skip
+        assert await carrier.run() == 3
+    (alert,) = heard
+    assert alert.report == await books.kept_report(NOON.date())
+    assert "Cost of Wednesday 4 March 2026" in alert.page()
+    assert one.took[0]["body"]["report"]["label"] == "2026-03-04"
+    assert "report" not in two.took[0]["body"]
 
 
 def test_the_signature_is_what_the_docs_say():

@@ -13,8 +13,10 @@ from sqlalchemy import create_engine, text
 
 from tabkeeper.clock import VirtualClock
 from tabkeeper.config import PoolConfig, parse_config
+from tabkeeper.ledger.comparing import Figures
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import HoldRequest, SessionUsage
+from tabkeeper.money import ZERO
 from tabkeeper.reports.books import Books
 from tabkeeper.reports.days import DayReports
 from tabkeeper.reports.render_json import read_json
@@ -46,8 +48,9 @@ def config(url: str = "sqlite://", zone: str = "UTC") -> PoolConfig:
     )
 
 
-def reports(ledger: Ledger, clock: VirtualClock, zone: str, *, tell: bool = False) -> DayReports:
-    return DayReports(ledger, Books(ledger, timezone=zone, clock=clock), zone=zone, clock=clock, tell=tell)
+def reports(ledger: Ledger, clock: VirtualClock, zone: str, *, tell: bool = False, **more) -> DayReports:
+    books = Books(ledger, timezone=zone, clock=clock)
+    return DayReports(ledger, books, zone=zone, clock=clock, tell=tell, **more)
 
 
 def days_of(ledger: Ledger) -> list[str]:
@@ -119,6 +122,38 @@ def test_a_report_is_kept_as_it_was_and_told_once():
     run_virtual(story)
 
 
+def test_pages_are_left_in_a_folder_and_are_the_same_whoever_writes_them_whenever(tmp_path: Path):
+    async def story(clock: VirtualClock) -> None:
+        ledger = await Ledger.open(config(), clock=clock, inline=True)
+        folder = tmp_path / "pages"
+        closing = reports(ledger, clock, "UTC", folder=folder)
+        for day in range(31):
+            await a_session(ledger, f"s{day}")
+            clock.advance(86400)
+        for _ in range(2):
+            await closing.run()
+        named = [*every_day(date(2026, 1, 1), 31), "2026-01"]
+        assert sorted(file.stem for file in folder.iterdir()) == sorted(named)
+        month = (folder / "2026-01.html").read_bytes()
+        assert b"Cost of January 2026" in month
+        assert b"$3.10" in month
+        clock.advance(3600)
+        await ledger.reconciliation.compare("s30", Figures(seconds_us=999_000_000))
+        before = {name: (folder / f"{name}.html").read_bytes() for name in ("2026-01-31", "2026-01")}
+        for name in before:
+            (folder / f"{name}.html").unlink()
+        await reports(ledger, clock, "UTC", folder=folder).run()
+        assert {name: (folder / f"{name}.html").read_bytes() for name in before} == before
+        clock.advance(86400)
+        await closing.run()
+        (changed,) = (await Books(ledger, timezone="UTC", clock=clock).report(date(2026, 2, 1))).restated
+        assert (changed.day, changed.sessions, changed.reported.text()) == ("2026-01-31", 1, "0.10")
+        assert changed.amount > ZERO
+        await ledger.aclose()
+
+    run_virtual(story)
+
+
 def test_a_day_waits_for_its_sessions_but_not_for_ever():
     async def story(clock: VirtualClock) -> None:
         ledger = await Ledger.open(config(), clock=clock, inline=True)
@@ -149,6 +184,7 @@ import asyncio, sys
 from tabkeeper.clock import SystemClock
 from tabkeeper.config import parse_config
 from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.money import ZERO
 from tabkeeper.reports.books import Books
 from tabkeeper.reports.days import DayReports
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from tabkeeper.config import Dollars
 from tabkeeper.ledger.alerting import AlertEvent
+from tabkeeper.reports.html.page import render_html
+from tabkeeper.reports.report import CostReport
 
 Severity = Literal["info", "warning", "critical"]
 
@@ -31,6 +33,12 @@ class Alert(BaseModel):
     amount: Dollars | None = None
     limit: Dollars | None = None
     session_id: str | None = None
+    report: CostReport | None = None
+    """Of a daily_report, as it was kept; hooks have it, and webhooks that ask for it."""
+
+    def page(self) -> str | None:
+        """Return the report that the alert carries as an HTML page, to be mailed or put somewhere; None without one."""
+        return None if self.report is None else render_html(self.report)
 
     @classmethod
     def of(cls, event: AlertEvent) -> Alert:

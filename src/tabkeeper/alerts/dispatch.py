@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import date, datetime, timedelta
 from random import Random
 
 from tabkeeper.alerts.alert import Alert
@@ -17,6 +17,7 @@ from tabkeeper.alerts.channel import Channel, DeliveryError, Hook, HookChannel
 from tabkeeper.config import AlertSettings
 from tabkeeper.errors import LedgerError
 from tabkeeper.ledger.alerting import AlertEvent, AlertOutbox
+from tabkeeper.reports.report import CostReport
 
 log = logging.getLogger("tabkeeper.alerts")
 
@@ -37,6 +38,7 @@ class Dispatcher:
         since: a channel never heard of before gets nothing older than this.
         rng: jitter of the pauses.
         claim_seconds: how long a claim lasts, after which another process may send; long enough for a slow channel.
+        kept_report: finds the report that a daily_report tells of.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class Dispatcher:
         since: datetime,
         rng: Random,
         claim_seconds: float = _CLAIM.total_seconds(),
+        kept_report: Callable[[date], Awaitable[CostReport | None]] | None = None,
     ) -> None:
         self._outbox = outbox
         self._settings = settings
         self._since = since
         self._rng = rng
+        self._kept_report = kept_report
         self._hold = timedelta(seconds=claim_seconds)
         self._channels: list[Channel] = []
         self._known: set[str] = set()
@@ -97,6 +101,9 @@ class Dispatcher:
     async def _deliver(self, channel: Channel, event: AlertEvent, attempt: int) -> bool:
         alert = Alert.of(event)
         if channel.wants(alert):
+            if event.kind == "daily_report" and self._kept_report is not None:
+                report = await self._kept_report(date.fromisoformat(event.key.rpartition("|")[2]))
+                alert = alert.model_copy(update={"report": report})
             try:
                 async with asyncio.timeout(_SEND.total_seconds()):
                     await channel.send(alert)

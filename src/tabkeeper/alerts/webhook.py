@@ -45,7 +45,7 @@ class Webhook:
 
     async def send(self, alert: Alert) -> None:
         """See `Channel.send`. The address, often a secret in itself, is in no error."""
-        body = body_of(alert, self._settings.format)
+        body = body_of(alert, self._settings.format, reports=self._settings.reports)
         headers = {
             "Content-Type": "application/json",
             "Idempotency-Key": alert.key,
@@ -74,12 +74,12 @@ class Webhook:
             return None
 
 
-def body_of(alert: Alert, form: str) -> bytes:
-    """Return what is sent."""
+def body_of(alert: Alert, form: str, *, reports: bool = False) -> bytes:
+    """Return what is sent; a report only to those who asked for it."""
     if form == "slack":
         message = {"text": f"{_MARKS[alert.severity]} *{alert.title}*\n{alert.text}"}
         return json.dumps(message, ensure_ascii=False).encode()
-    return alert.model_dump_json().encode()
+    return alert.model_dump_json(exclude=None if reports and alert.report else {"report"}).encode()
 
 
 def sign(body: bytes, secret: str, at: int) -> str:

@@ -140,7 +140,7 @@ def _way(way: AlertDelivery) -> str:
 
 def _as_json(event: AlertEvent, ways: list[AlertDelivery]) -> dict[str, object]:
     return {
-        **Alert.of(event).model_dump(mode="json"),
+        **Alert.of(event).model_dump(mode="json", exclude={"report"}),
         "channels": [
             {
                 "channel": way.channel,

@@ -23,6 +23,9 @@ class WebhookSettings(Settings):
         "json", description="json: every field of the alert; slack: what Slack and its kin show as a message."
     )
     kinds: tuple[str, ...] = Field((), description="Only alerts of these kinds; all if empty.")
+    reports: bool = Field(
+        default=False, description="Whether a daily_report carries the whole report (format json only)."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

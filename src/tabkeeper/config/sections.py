@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
@@ -115,6 +116,9 @@ class LedgerSettings(Settings):
         "sqlite:///tabkeeper.db", description="SQLAlchemy URL: sqlite:///file or postgresql://user@host/db."
     )
     timezone: Zone = Field("UTC", description="Zone of the days and months in reports.")
+    report_folder: Path | None = Field(
+        None, description="Folder in which each day's and month's report is left as a page, once it is over."
+    )
     auto_upgrade: bool = Field(
         default=True,
         description="Create or upgrade the schema at start; off: `tabkeeper db upgrade` does it.",

@@ -94,3 +94,12 @@ def kept(connection: Connection, zone: str, day: date, *, by: datetime | None = 
         {"zone": zone, "day": day.isoformat(), "by": _EVER if by is None else micros(by)},
     ).scalar()
     return None if found is None else str(found)
+
+
+def kept_days(connection: Connection, zone: str, most: int) -> list[date]:
+    """Return the latest days whose reports are kept, the newest first."""
+    days = connection.execute(
+        text("SELECT day FROM report_run WHERE timezone = :zone ORDER BY ends_at DESC LIMIT :most"),
+        {"zone": zone, "most": most},
+    ).scalars()
+    return [date.fromisoformat(day) for day in days]

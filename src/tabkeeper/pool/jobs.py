@@ -74,7 +74,12 @@ class Jobs:
         self._checkup = checkup
         self._ask_books = ask_books
         self._days = DayReports(
-            ledger, books, zone=config.ledger.timezone, clock=clock, tell=config.alerts.daily_report
+            ledger,
+            books,
+            zone=config.ledger.timezone,
+            clock=clock,
+            tell=config.alerts.daily_report,
+            folder=config.ledger.report_folder,
         )
         self._board = board
         self._reconciler = reconciler

@@ -275,7 +275,12 @@ class SessionPool:
                 clock=self._clock,
             )
             self._dispatcher = Dispatcher(
-                self._ledger.alerts, self.config.alerts, channels, since=since, rng=self._rng
+                self._ledger.alerts,
+                self.config.alerts,
+                channels,
+                since=since,
+                rng=self._rng,
+                kept_report=self._books.kept_report,
             )
             tolerance = self.config.ledger.reconcile_tolerance
             self._reconciler = Reconciler(

@@ -17,6 +17,7 @@ from tabkeeper.ledger import report_runs
 from tabkeeper.ledger.types import Violation
 from tabkeeper.ledger.windows import window_bounds, window_of_date
 from tabkeeper.money import Money
+from tabkeeper.reports.as_of import EVERYTHING, AsOf
 from tabkeeper.reports.daily import build_report, cost_between
 from tabkeeper.reports.outlook import Overstep, oversteps
 from tabkeeper.reports.render_json import read_json
@@ -71,11 +72,21 @@ class Books:
         """Cost of all sessions begun in the local month of a date; this month if None."""
         return await self._cost("month", date)
 
-    async def report(self, date: date | None = None, period: ReportPeriod = "day") -> CostReport:
-        """Build the whole report of the local day or month that contains a date; today if None."""
-        now = self._clock.now()
+    async def report(
+        self, date: date | None = None, period: ReportPeriod = "day", *, as_of: AsOf | None = None
+    ) -> CostReport:
+        """Build the whole report of the local day or month that contains a date.
+
+        Args:
+            date: any date of the period; today if None.
+            period: day or month.
+            as_of: tell only what was known then, which gives the same report for ever; all that is known if None.
+        """
+        seen = AsOf(EVERYTHING, self._clock.now()) if as_of is None else as_of
         return await self.query(
-            lambda engine: build_report(engine, period=period, zone=self._timezone, now=now, day=date)
+            lambda engine: build_report(
+                engine, period=period, zone=self._timezone, now=seen.now, day=date, upto=seen.entry
+            )
         )
 
     async def oversteps(self) -> list[Overstep]:
@@ -98,6 +109,16 @@ class Books:
 
         found = await self.query(read)
         return None if found is None else read_json(found)
+
+    async def kept_days(self, most: int) -> list[date]:
+        """Return the latest local days whose reports are kept, the newest first."""
+        zone = self._timezone
+
+        def read(engine: Engine) -> list[date]:
+            with engine.connect() as connection:
+                return report_runs.kept_days(connection, zone, most)
+
+        return await self.query(read)
 
     async def standing(self) -> Standing:
         """Return cost by platform and provider, budgets, and alerts, as they stand now."""
