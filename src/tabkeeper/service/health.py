@@ -63,6 +63,8 @@ def _fatal(rooms: Rooms, stats: PoolStats, database: str) -> list[str]:
         found.append("the pool is shutting down")
     if database != "ok":
         found.append(f"the database: {database}")
-    if not stats.idle and not stats.leased and all(one.state == "open" for one in stats.accounts.values()):
+    if not stats.platforms:
+        found.append("no platform is configured, so there is nothing to lease")
+    elif not stats.idle and not stats.leased and all(one.state == "open" for one in stats.accounts.values()):
         found.append("every provider is left alone after failures, and no session is there")
     return found
