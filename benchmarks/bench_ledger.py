@@ -15,7 +15,9 @@ from benchmarks.common import micros
 from tabkeeper.config import PoolConfig, parse_config
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import HoldRequest, SessionUsage
+from tabkeeper.reports.as_of import as_of_entry
 from tabkeeper.reports.books import Books
+from tabkeeper.reports.html.page import render_html
 
 CALLERS = 50
 """Sessions being held or settled at once; the writer puts what has queued up into one transaction."""
@@ -127,16 +129,32 @@ async def _report(folder: Path) -> dict[str, Any]:
     books = Books(ledger)
     today = datetime.now(UTC).date()
     month = date(today.year, today.month, 1) - timedelta(days=1)
-    times = []
+    times: dict[str, list[float]] = {
+        "day_report": [],
+        "month_report": [],
+        "month_page": [],
+        "month_as_of": [],
+    }
+    with ledger.reader.connect() as db:
+        last = db.execute(text("SELECT MAX(id) FROM entry")).scalar_one()
+        then = as_of_entry(db, last - 5000)
     for _ in range(20):
         began = time.perf_counter()
-        await books.report(month, period="month")
-        times.append(time.perf_counter() - began)
+        await books.report(month)
+        times["day_report"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        found = await books.report(month, period="month")
+        times["month_report"].append(time.perf_counter() - began)
+        render_html(found)
+        times["month_page"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        await books.report(month, period="month", as_of=then)
+        times["month_as_of"].append(time.perf_counter() - began)
     with ledger.reader.connect() as db:
         entries = db.execute(text("SELECT count(*) FROM entry")).scalar_one()
         rollups = db.execute(text("SELECT count(*) FROM rollup_hour")).scalar_one()
     await ledger.aclose()
-    return {"entries": entries, "rollup_hours": rollups, "month_report": micros(times)}
+    return {"entries": entries, "rollup_hours": rollups, **{name: micros(one) for name, one in times.items()}}
 
 
 async def _all(postgres: str | None, *, with_report: bool) -> dict[str, Any]:

@@ -148,6 +148,16 @@ COLUMNS: dict[str, Rules] = {
         values=one_of("Standard", "Dynamic", "Committed", "Other"),
         more=[priced_has("PricingCategory")],
     ),
+    "PricingCurrency": Rules(STRING, needed=None, values=one_of("USD")),
+    "PricingCurrencyContractedUnitPrice": Rules(DECIMAL, nullable=True, needed=None),
+    "PricingCurrencyEffectiveCost": Rules(
+        DECIMAL,
+        needed=None,
+        more=[("the same money", lambda row: row["PricingCurrencyEffectiveCost"] == row["EffectiveCost"])],
+    ),
+    "PricingCurrencyListUnitPrice": Rules(
+        DECIMAL, nullable=True, needed=None, more=[priced_has("PricingCurrencyListUnitPrice")]
+    ),
     "PricingQuantity": Rules(DECIMAL, nullable=True, more=[priced_has("PricingQuantity")]),
     "PricingUnit": Rules(
         STRING,

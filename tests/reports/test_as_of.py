@@ -4,11 +4,19 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import text
 
+from tabkeeper.clock import VirtualClock
 from tabkeeper.ledger.comparing import Figures
+from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import SessionUsage
-from tabkeeper.reports.as_of import as_of_entry, as_of_instant
-from tabkeeper.reports.daily import build_report
+from tabkeeper.money import Money
+from tabkeeper.reports.as_of import EVERYTHING, as_of_entry, as_of_instant
+from tabkeeper.reports.booked import booked_lines
+from tabkeeper.reports.daily import build_report, snapshot
+from tabkeeper.reports.figures import Span
+from tabkeeper.reports.html.page import render_html
 from tabkeeper.reports.render_json import render_json
+
+from .story import Story, config
 
 CASES = (("UTC", "day"), ("America/New_York", "month"), ("Asia/Kathmandu", "day"))
 DAY = date(2026, 11, 3)
@@ -53,6 +61,34 @@ async def test_what_was_told_can_be_told_again_after_everything_changed(golden):
         assert [budget.denied for budget in again.budgets if budget.name == "ever"] == [None], (
             "nobody kept it"
         )
+
+
+async def test_both_databases_tell_the_same_then_and_now(ledger_url):
+    clock = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    ledger = await Ledger.open(config(ledger_url, budgets=[{"name": "daily", "limit": "0.25"}]), clock=clock)
+    story = Story(ledger, clock)
+    for number in range(8):
+        when = datetime(2026, 11, 2 + number % 2, 9 + number, 20, tzinfo=UTC)
+        story.at(max(when, clock.now()))
+        await story.session(clock.now(), tenant=f"t{number % 3}", orphan=number == 7)
+    now = clock.now()
+    (then,) = fetch(story, "SELECT MAX(id) AS id FROM entry")
+    told = report(story, "UTC", "day", now=now, upto=then.id)
+    clock.jump(60)
+    for row in fetch(story, "SELECT id FROM session ORDER BY id"):
+        await ledger.reconciliation.compare(row.id, Figures(seconds_us=300_000_000))
+    assert render_json(report(story, "UTC", "day", now=now, upto=then.id)) == render_json(told)
+    found = report(story, "UTC", "month", now=clock.now())
+    (entries,) = fetch(story, "SELECT SUM(amount_n) AS n FROM entry")
+    assert found.totals.cost == Money(int(entries.n))
+    assert "restated" not in render_html(found)
+    assert found.budgets[0].peak is not None
+    with snapshot(ledger.reader) as conn:
+        lines = list(booked_lines(conn, Span.of(found.start, found.end), EVERYTHING))
+    assert sum(line.amount.nanos for line in lines) == entries.n
+    assert {line.entry for line in lines} == {"settle", "adjust"}
+    assert await ledger.verify() == []
+    await ledger.aclose()
 
 
 async def test_an_entry_and_an_instant_name_the_same_moment(story):

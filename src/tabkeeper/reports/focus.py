@@ -45,6 +45,10 @@ _NAMED = (
     Column("ListCost", "decimal"),
     Column("ListUnitPrice", "decimal"),
     Column("PricingCategory"),
+    Column("PricingCurrency"),
+    Column("PricingCurrencyContractedUnitPrice", "decimal"),
+    Column("PricingCurrencyEffectiveCost", "money"),
+    Column("PricingCurrencyListUnitPrice", "decimal"),
     Column("PricingQuantity", "decimal"),
     Column("PricingUnit"),
     Column("ProviderName"),
@@ -74,6 +78,22 @@ _OWN = (
     Column("x_RateCardId", "integer"),
 )
 _SINCE_1_3 = {"HostProviderName", "ServiceProviderName"}
+
+_OF_PRICES = (
+    "ConsumedQuantity",
+    "ConsumedUnit",
+    "ListUnitPrice",
+    "PricingCategory",
+    "PricingCurrencyContractedUnitPrice",
+    "PricingCurrencyListUnitPrice",
+    "PricingQuantity",
+    "PricingUnit",
+    "SkuId",
+    "SkuMeter",
+    "SkuPriceDetails",
+    "SkuPriceId",
+)
+"""Columns of what is used at a price; null where there is none."""
 
 _UNITS = {
     "hour": "Hours",
@@ -135,6 +155,8 @@ def _values(line: BookedLine) -> dict[str, Any]:
         "HostProviderName": vendor,
         "InvoiceId": None,
         "InvoiceIssuerName": vendor,
+        "PricingCurrency": "USD",
+        "PricingCurrencyEffectiveCost": line.amount,
         "ProviderName": vendor,
         "PublisherName": vendor,
         "ResourceId": line.session_id,
@@ -170,6 +192,8 @@ def _usage(line: BookedLine, price: Component) -> dict[str, Any]:
         "ListCost": cost,
         "ListUnitPrice": price.unit_price,
         "PricingCategory": "Standard",
+        "PricingCurrencyContractedUnitPrice": price.unit_price,
+        "PricingCurrencyListUnitPrice": price.unit_price,
         "PricingQuantity": quantity,
         "PricingUnit": _UNITS.get(price.unit, f"{price.unit[:1].upper()}{price.unit[1:]}s"),
         "SkuId": f"{line.card.plan}/{line.kind}",
@@ -181,12 +205,9 @@ def _usage(line: BookedLine, price: Component) -> dict[str, Any]:
 
 def _unpriced(line: BookedLine) -> dict[str, Any]:
     """What a provider says it billed beyond its quantities: no usage, and on no price list."""
-    nothing = dict.fromkeys(
-        ("ConsumedQuantity", "ConsumedUnit", "ListUnitPrice", "PricingCategory", "PricingQuantity", "PricingUnit")
-    )  # fmt: skip
-    sku = dict.fromkeys(("SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId"))
+    nothing = dict.fromkeys(_OF_PRICES)
     cost = line.amount.dollars
-    return {"ChargeCategory": "Adjustment", "ContractedCost": cost, "ListCost": cost, **nothing, **sku}
+    return {"ChargeCategory": "Adjustment", "ContractedCost": cost, "ListCost": cost, **nothing}
 
 
 def _details(line: BookedLine) -> Mapping[str, str]:
