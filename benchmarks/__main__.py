@@ -18,13 +18,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench_gateway, bench_lease, bench_ledger, bench_memory, bench_planner
+from benchmarks import (
+    bench_gateway,
+    bench_hanging,
+    bench_lease,
+    bench_ledger,
+    bench_memory,
+    bench_planner,
+)
 from benchmarks.common import machine, save
 from benchmarks.policy import bench as bench_policy
 from benchmarks.policy.cards import CASES
 
 BENCHES: dict[str, Callable[[str | None], dict[str, Any]]] = {
     "gateway": lambda _: bench_gateway.run(),
+    "hanging": lambda _: bench_hanging.run(),
     "lease": bench_lease.run,
     "ledger": bench_ledger.run,
     "memory": lambda _: bench_memory.run(),

@@ -245,7 +245,17 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "lanes held back are not noted": ("plan", "view.stuck.update(", "set().update("),
     "platforms are parked while a provider is away": (
         "plan",
-        " and len(providers) == len(lane.rules.providers)",
+        "elif full and all_asked:",
+        "elif full:",
+    ),
+    "nobody hears that a full provider has room": (
+        "view",
+        "        if self._full_for:\n            self._unpark_at(session.provider)\n",
+        "",
+    ),
+    "nobody hears that a full provider takes more": (
+        "view",
+        "        self._unpark_at(provider.name)\n",
         "",
     ),
     "places are kept though there is room": ("plan", "    _leave_places_not_needed(view, now)\n", ""),

@@ -14,6 +14,7 @@ from tabkeeper.clock import SystemClock, VirtualClock
 from tabkeeper.config import parse_config
 from tabkeeper.errors import BudgetExceededError, PoolError, QueueTimeoutError
 from tabkeeper.money import Money
+from tabkeeper.pool import plan
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.providers import make_provider
 from tabkeeper.testing import FakeProvider, Faults, run_virtual
@@ -327,8 +328,13 @@ def test_control_without_a_limit_of_its_own_a_hanging_provider_takes_all_places(
     assert waits_beside(hangs=True, most=None) != waits_beside(hangs=False, most=None)
 
 
-async def test_in_real_time_a_server_that_never_answers_slows_nobody_at_another(tmp_path: Path) -> None:
-    """Lenient on purpose, since machines are: what is measured exactly is in the benchmark."""
+async def test_in_real_time_a_server_that_never_answers_slows_nobody_at_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times are compared leniently, since machines differ, and in the benchmark `hanging`; work is counted exactly."""
+    looked: list[str] = []
+    obstacles = plan._obstacles
+    monkeypatch.setattr(plan, "_obstacles", lambda *of: looked.append(of[1].key.platform) or obstacles(*of))
     connections: list[asyncio.StreamWriter] = []
     silent = await asyncio.start_server(lambda _, writer: connections.append(writer), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
@@ -372,7 +378,9 @@ async def test_in_real_time_a_server_that_never_answers_slows_nobody_at_another(
         hanging = [asyncio.ensure_future(_get(pool)) for _ in range(10)]
         await asyncio.sleep(0.1)
         assert pool.stats().platforms["mail"].creating == 3
+        looked.clear()
         beside = await leases(200)
+        assert "mail" not in looked, "nobody asks again and again what cannot have changed"
         assert pool.stats().platforms["mail"].creating == 3, "they hang all the while"
         for task in hanging:
             task.cancel()

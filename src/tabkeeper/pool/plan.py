@@ -230,11 +230,16 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
         victim = _victim(view, lane, providers, request, now)
         if victim is None:
             full = view.by_platform[key.platform] >= lane.rules.max_sessions
+            # With time a request may take a session in use.
+            all_asked = not view.takes_in_use and len(providers) == len(lane.rules.providers)
             if key.identity is not None and lane.places:
                 view.park(key)  # its one session is in use
-            elif full and not view.takes_in_use and len(providers) == len(lane.rules.providers):
+            elif full and all_asked:
                 # So nothing on the platform can go, and time alone will not change that.
                 view.park(key)
+            elif all_asked and all(p.sessions >= p.limit for p in providers):
+                # The same at each provider: those who wait for one that hangs cost the others nothing.
+                view.park_at(key, lane.rules.providers)
             else:
                 view.set_aside(key, aside)
             continue

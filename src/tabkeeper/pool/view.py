@@ -7,7 +7,7 @@ does. Nothing here awaits, reads a clock or touches the outside, so between two 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 
 from tabkeeper.clock import Instant
@@ -173,6 +173,9 @@ class View:
         self._bounds: dict[Lane, Key] = {}
         """The key under which a lane stands in `_wanting`: never above that of its first uncovered request."""
         self._parked: dict[str, set[Lane]] = {}
+        self._parked_at: dict[str, set[Lane]] = {}
+        self._full_for: dict[Lane, tuple[str, ...]] = {}
+        """Lanes all of whose providers are full, and which those are."""
         self._timers: list[tuple[Instant, int, Session | Request | None]] = []
         self._timers_kept = 0
         """How many were useful when they were last swept: sweeping again pays when they have doubled."""
@@ -214,6 +217,7 @@ class View:
         """Take over what a provider's gate says, and see to it that a plan is made when that changes with time."""
         gate = provider.gate
         provider.limit = gate.ceiling.limit
+        self._unpark_at(provider.name)
         if gate.ceiling.raise_at < NEVER:
             self.learning.add(provider.name)
             self.wake_at_least(gate.ceiling.raise_at)
@@ -268,6 +272,7 @@ class View:
         self.stuck.discard(lane.key)
         self._bounds.pop(lane.key, None)
         self._parked.get(lane.key.platform, set()).discard(lane.key)
+        self._leave_queues_at_providers(lane.key)
 
     def _want(self, lane: LaneView, request: Request) -> None:
         """Cover a request by a creation that is meant for nobody, else let `next_wanting` offer it."""
@@ -303,7 +308,7 @@ class View:
             if self._bounds.get(lane_key) != key:
                 heappop(self._wanting)
                 continue
-            if lane_key in self._parked.get(lane_key.platform, ()):
+            if lane_key in self._full_for or lane_key in self._parked.get(lane_key.platform, ()):
                 del self._bounds[lane_key]
                 continue
             head = self.lanes[lane_key].uncovered.head(promised)
@@ -337,6 +342,22 @@ class View:
     def _unpark(self, platform: str) -> None:
         for key in self._parked.pop(platform, ()):
             self._offer_head(key)
+
+    def park_at(self, lane: Lane, providers: Iterable[str]) -> None:
+        """Do not offer the lane in `next_wanting` until something happens at one of these providers."""
+        names = self._full_for[lane] = tuple(providers)
+        for name in names:
+            self._parked_at.setdefault(name, set()).add(lane)
+        self._bounds.pop(lane, None)
+
+    def _unpark_at(self, provider: str) -> None:
+        for key in list(self._parked_at.get(provider, ())):
+            self._leave_queues_at_providers(key)
+            self._offer_head(key)
+
+    def _leave_queues_at_providers(self, lane: Lane) -> None:
+        for name in self._full_for.pop(lane, ()):
+            self._parked_at[name].discard(lane)
 
     # ── what is meant for whom ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -372,6 +393,7 @@ class View:
                 lane.spare[session.id] = self.spare[session.id] = session
         elif session.state in ENDING:
             self.vacating[session.id] = session
+            self._unpark_at(session.provider)
 
     # ── sessions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -441,6 +463,8 @@ class View:
             self._remove(session)
         if self._parked:
             self._unpark(session.lane.platform)
+        if self._full_for:
+            self._unpark_at(session.provider)
         self.watch(session)
         if state is State.CLOSED:
             self.forget_if_unused(lane)
