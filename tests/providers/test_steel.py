@@ -239,3 +239,29 @@ async def test_the_adapter_sends_what_the_sdk_sends(emulator, sdk, tools, named)
     assert mine[3][3].pop("content-type") is None
     for left, right in zip(mine, sdks, strict=True):
         assert left == right
+
+
+async def test_an_end_that_is_cut_short_leaves_no_connection_behind(tools):
+    """Its server never answers, and the pool has no more time."""
+    gone = asyncio.Event()
+
+    async def silent(reader, writer):
+        await reader.read()
+        gone.set()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        settings = ProviderSettings(kind="steel", api_key="k", base_url=f"http://127.0.0.1:{port}")
+        steel = SteelProvider("st", settings)
+        await steel.start(lambda *_: None)
+        creating = asyncio.create_task(steel.create(tools.spec("s1")))
+        await asyncio.sleep(0.1)
+        creating.cancel()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await steel.aclose()
+        async with asyncio.timeout(5):
+            await gone.wait()
+        await steel.aclose()
+    assert creating.cancelled()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
@@ -197,11 +197,13 @@ class HostedProvider(ABC):
         if spec.session_id in self._labels:
             raise ProviderRequestError(self.name, f"session {spec.session_id} exists already")
         self._labels.add(spec.session_id)
-        creating = asyncio.create_task(self._create(spec), name=f"tabkeeper create {spec.session_id}")
+        creating = self._spawn(self._create(spec), f"create {spec.session_id}")
         try:
             made = await asyncio.shield(creating)
         except asyncio.CancelledError:
-            self._spawn(self._end_late(spec, creating))
+            if creating.cancelled():
+                raise OutcomeUnknownError(self.name, "it was closed before it was answered") from None
+            self._spawn(self._end_late(spec, creating), f"end {spec.session_id}")
             raise
         except ProviderError as error:
             # What may have been created all the same is found by `find`, and kept on record by whoever asked.
@@ -383,7 +385,15 @@ class HostedProvider(ABC):
             self._closed = True
             self._leaving.set()
             self._aclosing = asyncio.create_task(self._end_all())
-        await asyncio.shield(self._aclosing)
+        try:
+            await asyncio.wait([self._aclosing])
+        except asyncio.CancelledError:
+            # There is no more time: connections are closed all the same.
+            self._aclosing.cancel()
+            await asyncio.wait([self._aclosing])
+            raise
+        if not self._aclosing.cancelled():
+            self._aclosing.result()
 
     # -- small things --------------------------------------------------------------------------------------------
 
@@ -432,13 +442,14 @@ class HostedProvider(ABC):
     async def _end_late(self, spec: SessionSpec, creating: asyncio.Task[RemoteSession]) -> None:
         """Wait for the answer that a cancelled caller did not wait for, and end what it tells of."""
         waiting = asyncio.create_task(self._leaving.wait())
-        await asyncio.wait({creating, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not creating.done():
-            # The process is about to end: a little longer, then the label on record must do.
-            await asyncio.wait({creating}, timeout=CLOSE_SECONDS / 2)
-        if not creating.done():
+        try:
+            await asyncio.wait({creating, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not creating.done():
+                # The process is about to end: a little longer, then the label on record must do.
+                await asyncio.wait({creating}, timeout=CLOSE_SECONDS / 2)
+        finally:
             creating.cancel()
-        waiting.cancel()
+            waiting.cancel()
         try:
             made = await creating
         except (ProviderError, asyncio.CancelledError) as error:
@@ -456,9 +467,11 @@ class HostedProvider(ABC):
             # Who gave up may be looking for it right now.
             pause = asyncio.ensure_future(self._sleep(LATE_SECONDS))
             leaving = asyncio.create_task(self._leaving.wait())
-            await asyncio.wait({pause, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            pause.cancel()
-            leaving.cancel()
+            try:
+                await asyncio.wait({pause, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                pause.cancel()
+                leaving.cancel()
         if made.provider_session_id in self._known:
             return
         _log.warning(
@@ -490,10 +503,11 @@ class HostedProvider(ABC):
         if len(self._late) > _MOST_LATE:
             del self._late[next(iter(self._late))]
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=f"tabkeeper {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _end_all(self) -> None:
         try:
@@ -503,7 +517,12 @@ class HostedProvider(ABC):
                 await asyncio.gather(*(self._end(one) for one in list(self._known)))
         except TimeoutError:
             _log.warning("provider %r: sessions that may still run: %s", self.name, ", ".join(self._known))
-        await self._api.aclose()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(set(self._tasks))
+            await self._api.aclose()
 
     async def _end(self, provider_session_id: str) -> None:
         try:
