@@ -103,6 +103,26 @@ async def test_figures_that_lag_are_asked_for_again_on_schedule(tmp_path, monkey
         await clean(pool)
 
 
+async def test_a_scheduled_look_is_bounded_and_the_next_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(reconciling, "FIGURES_AFTER", timedelta(0))
+    async with serving(BrowserbaseEmulator()) as emulator:
+        settings = strict(emulator, tmp_path)
+        few = settings.ledger.model_copy(update={"reconcile_most": 2})
+        async with SessionPool(settings.model_copy(update={"ledger": few})) as pool:
+            for n in range(3):
+                over = emulator.admit({"userMetadata": {}}, seconds=60, keep_alive=True)
+                emulator.end(over, Phase.COMPLETED, "released")
+                name = f"s{n}"
+                ask = HoldRequest(session_id=name, platform="web", provider="bb", tenant="t", max_seconds=60)
+                await pool._ledger.hold(ask)
+                await pool._ledger.activate(name, provider_session_id=over.id)
+                await pool._ledger.settle(name, SessionUsage(seconds=1), reason="done")
+            for _ in range(3):
+                await pool._jobs.reconcile()
+            assert rows(pool, "SELECT sessions FROM recon_run ORDER BY id") == [(2,), (1,)]
+            await clean(pool)
+
+
 async def test_a_provider_that_fails_cuts_its_look_short_and_no_others(tmp_path):
     async with serving(BrowserbaseEmulator()) as good, serving(BrowserbaseEmulator()) as bad:
         settings = strict(good, tmp_path, close_timeout="1s")

@@ -126,6 +126,12 @@ class LedgerSettings(Settings):
     reconcile_every: Duration = Field(
         timedelta(minutes=15), description="How often providers are asked what they billed."
     )
+    reconcile_back: Duration = Field(
+        timedelta(days=2), description="What ended longer ago is left to `tabkeeper reconcile --since`."
+    )
+    reconcile_most: int = Field(
+        200, ge=1, description="Sessions of one provider that are asked for each time; the next time goes on."
+    )
     reconcile_tolerance: ToleranceSettings = Field(
         ToleranceSettings(),
         description="Differences past it raise an alert; all of them become adjustments.",

@@ -289,6 +289,8 @@ class SessionPool:
                 clock=self._clock,
                 tolerance=Tolerance(absolute=tolerance.absolute, relative=tolerance.relative),
                 patience=self.config.pool.close_timeout.total_seconds(),
+                back=self.config.ledger.reconcile_back,
+                most=self.config.ledger.reconcile_most,
                 ending=self._sessions.is_ending,
                 lost=self._sessions.lost,
             )

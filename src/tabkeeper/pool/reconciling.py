@@ -117,6 +117,7 @@ class Reconciler:
         providers, ledger, clock: the pool's, or a command's own.
         tolerance: past which a difference is told.
         patience: seconds for one call.
+        back, most: how far a scheduled look goes back, and for how many sessions of a provider it asks.
         ending: whether a session, by our id, is just being closed here.
         lost: told of sessions of this process that their provider ended.
     """
@@ -129,6 +130,8 @@ class Reconciler:
         clock: Clock,
         tolerance: Tolerance,
         patience: float,
+        back: timedelta = LOOK_BACK,
+        most: int = MOST_AT_ONCE,
         ending: Callable[[str], bool] = lambda _: False,
         lost: Callable[[str, str], None] = lambda _id, _why: None,
     ) -> None:
@@ -137,6 +140,8 @@ class Reconciler:
         self._clock = clock
         self._tolerance = tolerance
         self._patience = patience
+        self._back = back
+        self._most = most
         self._ending = ending
         self._lost = lost
         self._one_at_a_time = asyncio.Lock()
@@ -144,7 +149,7 @@ class Reconciler:
     async def scheduled(self) -> Reconciled:
         """Compare what ended lately and was not compared yet, within bounds; see `reconcile`."""
         return await self._reconcile(
-            list(self._providers), self._clock.now() - LOOK_BACK, settled_for=FIGURES_AFTER, most=MOST_AT_ONCE
+            list(self._providers), self._clock.now() - self._back, settled_for=FIGURES_AFTER, most=self._most
         )
 
     async def reconcile(
