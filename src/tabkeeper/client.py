@@ -287,15 +287,9 @@ class RemoteLease:
 
         Raises:
             LeaseLostError: the lease is over.
-            ConfigError: the service has no gateway.
         """
         self._check()
-        found = self._told["connect_url"] or self._told["cdp_url"]
-        if found is None:
-            raise ConfigError(
-                f"the service at {self._pool.url} has no CDP gateway; use RemotePool(..., direct=True)"
-            )
-        return str(found)
+        return str(self._told["connect_url"] or self._told["cdp_url"])
 
     async def browser(self) -> Browser:
         """Connect over CDP (once) and return the Playwright browser.

@@ -92,7 +92,6 @@ def create_app(
     app.state.rooms = Rooms(pool=pool, desk=desk, settings=settings, clock=clock)
     app.state.logins = logins
     app.state.news = news
-    app.state.has_gateway = True
     for router in (leases.router, sessions.router, events.router, money.router, pages.router):
         app.include_router(router)
     app.router.routes.extend(gateway_routes(app.state.rooms))

@@ -220,8 +220,6 @@ def _answer(ticket: Ticket, rooms: Rooms) -> LeaseAnswer:
     )
 
 
-def _cdp_url(request: Request, ticket: Ticket) -> str | None:
-    if not request.app.state.has_gateway:
-        return None
+def _cdp_url(request: Request, ticket: Ticket) -> str:
     scheme = "wss" if request.url.scheme == "https" else "ws"
     return f"{scheme}://{request.headers['host']}/cdp?lease={ticket.token}"

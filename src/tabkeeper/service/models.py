@@ -111,9 +111,7 @@ class NewLeaseAnswer(LeaseAnswer):
     """The same, with what only its holder may know; told once."""
 
     token: str = Field(description="The lease's own token: who shows it is its holder.")
-    cdp_url: str | None = Field(
-        None, description="Where a CDP client connects; it contains the lease's token."
-    )
+    cdp_url: str = Field(description="Where a CDP client connects; it contains the lease's token.")
     connect_url: str | None = Field(None, description="The provider's own address, if asked for.")
 
 

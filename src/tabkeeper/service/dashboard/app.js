@@ -150,7 +150,7 @@ function onNow(now) {
       sessionLink(one.id), one.platform, one.provider, one.tenant, pill(one.state), String(one.uses),
       span((new Date(now.at) - new Date(one.created_at)) / 1000), dollars(one.cost), share(one.health),
       one.state === "leased" ? sign(one.lease_ends, `lease ends ${until(one.lease_ends, now.at)}`)
-        : sign(one.keep_alive, `kept ${until(one.keep_alive, now.at)}`)] })),
+        : sign(one.keep_alive, `kept for ${until(one.keep_alive, now.at).slice(3)}`)] })),
     "No session is open.");
   fill(byId("queue"),
     [["Place", "n"], ["Platform"], ["Tenant"], ["Priority", "n"], ["Waited", "n"], ["Gives up", "n"], ["Waits for", "long"], ["Who", "long"]],
@@ -191,7 +191,7 @@ function onMoney(money) {
   state.money = money;
   const { day, budgets } = money;
   show("day.cost", dollars(day.totals.cost));
-  setText(byId("waste"), `${dollars(day.totals.idle)} of it idle`);
+  setText(byId("waste"), `${dollars(day.totals.idle)} of it idle; ${dollars(day.holds.amount)} held for what runs`);
   setText(byId("day-label"), `${day.label} (${day.timezone})`);
   const tight = [...budgets].sort((a, b) => USED(b) - USED(a))[0];
   setText(byId("tightest"), tight ? share(USED(tight)) : "none");
