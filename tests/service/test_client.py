@@ -22,17 +22,19 @@ from tabkeeper.pool.pool import SessionPool
 from tabkeeper.providers.local import LocalProvider
 from tabkeeper.service import create_app
 from tabkeeper.service.server import serving
+from tabkeeper.service.tokens import ANYBODY
 
 from .world import ACME, MAIN, TOKENS
 
 
 @asynccontextmanager
-async def remote(token=MAIN, **more):
+async def remote(token=MAIN, ttl=60.0, **more):
     settings = ServiceSettings.model_validate({"tokens": TOKENS, "port": 0})
     async with world(SystemClock(), latency=(0.0, 0.0), jobs=False, **more) as here:
-        async with serving(create_app(here.pool, settings), settings) as url:
-            async with RemotePool(url, token=token, ttl=1.5) as pool:
-                yield here, pool
+        app = create_app(here.pool, settings)
+        async with serving(app, settings) as url, RemotePool(url, token=token, ttl=ttl) as pool:
+            here.desk = app.state.rooms.desk
+            yield here, pool
 
 
 async def test_leases_wait_their_turn_and_end_as_they_do_in_the_pool_s_own_process():
@@ -64,21 +66,24 @@ async def test_leases_wait_their_turn_and_end_as_they_do_in_the_pool_s_own_proce
 
 
 async def test_a_caller_that_is_cancelled_leaves_the_queue_and_a_holder_that_beats_keeps_its_lease():
-    async with remote(max_sessions=1) as (here, pool):
+    async with remote(max_sessions=1, ttl=6) as (here, pool):
         held = await pool.get_session("web")
+        (ticket,) = here.desk.of(ANYBODY)
+        ends = ticket.expires_at
         waiting = asyncio.create_task(pool.get_session("web")._acquire())
         while not here.pool.waiting():
             await asyncio.sleep(0.01)
         waiting.cancel()
         while here.pool.waiting():
             await asyncio.sleep(0.01)
-        await asyncio.sleep(2)  # longer than its time to live
+        while ticket.expires_at <= ends:
+            await asyncio.sleep(0.05)
         assert here.pool.stats().leased == 1
         await held.release()
 
 
 async def test_a_lease_that_is_lost_cancels_its_operation_and_says_so():
-    async with remote() as (here, pool):
+    async with remote(ttl=6) as (here, pool):
         with pytest.raises(LeaseLostError, match="browser died"):
             async with pool.get_session("web") as lease:
                 here.provider.kill(lease.session_id)

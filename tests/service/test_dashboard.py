@@ -66,8 +66,10 @@ async def test_figures_on_the_page_equal_those_of_the_api_and_a_keyboard_is_enou
             ended = (await http.post("/leases", json={"platform": "shop", "tenant": "acme"})).json()
             await http.request("DELETE", f"/leases/{ended['id']}", json={"success": True})
             assert (await http.delete(f"/sessions/{ended['session_id']}")).status_code == 204
-            held = (await http.post("/leases", json={"platform": "shop"})).json()
-            waits = (await http.post("/leases", json={"platform": "shop", "wait": 0, "timeout": 600})).json()
+            held = (await http.post("/leases", json={"platform": "shop", "ttl": 900})).json()
+            waits = (
+                await http.post("/leases", json={"platform": "shop", "wait": 0, "timeout": 600, "ttl": 900})
+            ).json()
             page = await viewer.new_page()
             asked, wrong = [], []
             page.on("request", lambda request: asked.append(request.url))
