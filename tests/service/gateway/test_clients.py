@@ -245,6 +245,41 @@ async def test_a_session_can_be_watched_by_whoever_has_the_lease_s_token(here, s
     await idle(here)
 
 
+@pytest.mark.parametrize(("kind", "reusable"), [("browserbase", False), ("browser_use", True)])
+async def test_hosted_browsers_are_reached_in_the_same_way(tmp_path, kind, reusable):
+    """Also where the provider's address is not a WebSocket's, and where a session ends with its last connection."""
+    from tabkeeper.providers.emulator import KINDS, Limits, serving
+
+    async with serving(KINDS[kind](Limits(concurrent=2, creates_per_minute=9), keys=["k" * 20])) as emulator:
+        provider = {"kind": kind, "api_key": "k" * 20, "base_url": emulator.url, "rates": {}}
+        async with house(
+            f"sqlite:///{tmp_path}/books.db",
+            providers={"local": provider},
+            platforms={"web": {"keep": "always"}},
+            service={"grace": "20s"},
+        ) as here:
+            client = await here.connect("platform=web").__aenter__()
+            about = await call(client, "Tabkeeper.lease")
+            context = (await call(client, "Target.createBrowserContext"))["browserContextId"]
+            await call(client, "Target.createTarget", url="data:text/html,mine", browserContextId=context)
+            client.transport.abort()
+            await client.wait_closed()
+            async with here.connect(f"lease={about['token']}") as client:
+                found = (await call(client, "Target.getTargets"))["targetInfos"]
+                assert "data:text/html,mine" in [t["url"] for t in found]
+                if kind == "browserbase":
+                    async with here.http() as http:
+                        told = await http.get(about["watch"])
+                        assert told.status_code == 303, "to the provider's own live view"
+            await idle(here)
+            if reusable:
+                assert [one.state for one in here.sessions()] == ["idle"]
+                [row] = await here.usage()
+                assert row["outcome"] == "ok"
+            else:
+                await here.until(lambda: not here.sessions())
+
+
 async def test_a_browser_that_dies_under_its_client_is_told_by_the_close_code(here):
     import os
     import signal

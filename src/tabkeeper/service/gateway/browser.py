@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
+from tabkeeper.providers.discovery import NoBrowserError, websocket_of
+
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 _QUEUED = 4
 """Messages that wait to be carried on; with more, the browser is no longer read."""
@@ -35,8 +37,9 @@ async def dial(url: str, *, seconds: float = 30.0) -> ClientConnection:
     Raises:
         BrowserGoneError: it cannot be reached.
     """
-    near = urlsplit(url).hostname in _LOCAL
     try:
+        url = await websocket_of(url, seconds=seconds)
+        near = urlsplit(url).hostname in _LOCAL
         return await connect(
             url,
             max_size=None,
@@ -49,7 +52,7 @@ async def dial(url: str, *, seconds: float = 30.0) -> ClientConnection:
             ping_interval=None if near else 20,
             proxy=None if near else True,
         )
-    except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
+    except (OSError, TimeoutError, InvalidHandshake, InvalidURI, NoBrowserError) as error:
         # Its own words could quote the address, and with it a key.
         raise BrowserGoneError(f"the browser cannot be reached ({type(error).__name__})") from None
 
