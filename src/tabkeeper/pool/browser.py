@@ -495,7 +495,14 @@ class Meter:
             log.debug("a page ended before it could be metered: %s", error)
 
     def heard(self, method: str, event: dict[str, Any]) -> None:
-        """Count an event of the protocol's network domain that somebody else listens to."""
+        """Count an event of the protocol's network domain that somebody else listens to; nonsense counts nothing."""
+        size = event.get("encodedDataLength")
+        if (
+            not isinstance(event.get("requestId"), str)
+            or not isinstance(size, int | float)
+            or not size < 2**63
+        ):
+            return
         if method == "Network.dataReceived":
             self._data(event)
         elif method == "Network.loadingFinished":

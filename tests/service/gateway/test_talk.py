@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tabkeeper.pool.browser import Meter
 from tabkeeper.service.gateway.custody import Custody
 from tabkeeper.service.gateway.talk import Talk
 
@@ -15,10 +16,12 @@ ROOT, OWN, FIRST = None, "SOWN", "SFIRST"
 class Story:
     """A conversation in which the client has a context "C" of its own with a page, and the browser's first page."""
 
-    def __init__(self):
+    def __init__(self, meter=None):
         self.custody = Custody()
         self.counted: list[tuple[str, dict]] = []
-        self.talk = Talk(self.custody, lambda *event: self.counted.append(event), lambda: {"id": "l1"})
+        self.talk = Talk(
+            self.custody, meter or (lambda *event: self.counted.append(event)), lambda: {"id": "l1"}
+        )
         self.number = 0
         self.say("Target.createBrowserContext", disposeOnDetach=True)
         self.hear({"id": 1, "result": {"browserContextId": "C"}})
@@ -79,6 +82,7 @@ def test_what_stays_in_a_context_of_the_client_s_own_spends_nothing(session, met
         (OWN, "Storage.clearDataForOrigin", {"browserContextId": "default"}),
         (OWN, "Target.attachToBrowserTarget", {}),
         (OWN, "Browser.crash", {}),
+        (ROOT, "Target.disposeBrowserContext", {"browserContextId": ["C"]}),
         (FIRST, "Page.navigate", {"url": "https://example.com"}),
         (FIRST, "Runtime.evaluate", {"expression": "1"}),
         ("nobody", "Runtime.evaluate", {"expression": "1"}),
@@ -155,6 +159,16 @@ def test_bytes_are_counted_once_for_each_page_and_told_to_who_asked_only():
     assert [params["encodedDataLength"] for _, params in story.counted] == [100, 10, 1]
 
 
+def test_what_pages_received_is_counted_and_nonsense_is_not():
+    meter = Meter()
+    story = Story(meter.heard)
+    story.loaded(OWN, 100)
+    for event in ({}, {"requestId": []}, {"requestId": "2", "encodedDataLength": "9"}, {"requestId": "2"}):
+        for method in ("Network.dataReceived", "Network.loadingFinished", "Network.loadingFailed"):
+            story.hear({"method": method, "params": event, "sessionId": OWN})
+    assert meter.received == 100
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -168,7 +182,8 @@ commands = st.fixed_dictionaries(
             ["Target.createBrowserContext", "Tabkeeper.release", "Network.disable", "A.b"]
         )
         | json_values,
-        "params": json_values,
+        "params": json_values
+        | st.dictionaries(st.sampled_from(["browserContextId", "url", "reason"]), json_values),
         "sessionId": st.sampled_from([OWN, FIRST]) | json_values,
         "result": json_values,
     },

@@ -133,7 +133,7 @@ class Custody:
         if not known:
             return f"{method} for an unknown session"
         context = params.get("browserContextId")
-        if context is not None and context not in self.own:
+        if context is not None and not (isinstance(context, str) and context in self.own):
             return f"{method} in a context that is not its own"
         if method in _NAVIGATES and str(params.get("url", "")).strip().lower().startswith(_INNER_PAGES):
             return "a page of the browser's own was opened"

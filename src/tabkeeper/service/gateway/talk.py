@@ -76,7 +76,7 @@ class Talk:
         self._listens: set[str] = set()
         """Sessions whose network events the client asked for."""
         self._ours: set[int] = set()
-        self._making: set[object] = set()
+        self._making: set[int] = set()
         """Ids of commands that make a context."""
         self._next = _FIRST_OF_OURS
 
@@ -109,7 +109,8 @@ class Talk:
         if method == "Target.createBrowserContext":
             # Undone by us at the end of the lease, not of the connection: it may come back.
             params.pop("disposeOnDetach", None)
-            self._making.add(command.get("id"))
+            if type(number := command.get("id")) is int:
+                self._making.add(number)
         if method == "Target.disposeBrowserContext":
             self._custody.own.discard(str(params.get("browserContextId")))
         try:
@@ -177,7 +178,7 @@ class Talk:
         if not isinstance(said, dict):
             return True, None
         number, method, params = said.get("id"), said.get("method"), said.get("params")
-        if number is not None:
+        if type(number) is int:
             return self._heard_answer(number, said.get("result")), None
         if not isinstance(method, str) or not isinstance(params, dict):
             return True, None
@@ -190,7 +191,7 @@ class Talk:
             return self._network(method, params, said.get("sessionId")), None
         return True, None
 
-    def _heard_answer(self, number: object, result: object) -> bool:
+    def _heard_answer(self, number: int, result: object) -> bool:
         if number in self._ours:
             self._ours.discard(number)
             return False
@@ -204,8 +205,11 @@ class Talk:
         session, info = params.get("sessionId"), params.get("targetInfo")
         if not isinstance(session, str) or not isinstance(info, dict):
             return None
+        context = info.get("browserContextId")
         target = Target(
-            str(info.get("targetId", "")), str(info.get("type", "")), info.get("browserContextId")
+            str(info.get("targetId", "")),
+            str(info.get("type", "")),
+            context if isinstance(context, str) else None,
         )
         self._targets[session] = target
         if target.kind not in _METERED or target.id in self._counting:
