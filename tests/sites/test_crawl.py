@@ -38,7 +38,7 @@ def titles(file: Path) -> list[str]:
 
 async def test_every_page_is_visited_once_by_sessions_in_parallel(tmp_path):
     crawls = []
-    with Tree(24) as tree:
+    with Tree(16) as tree:
         order = Order(
             name="tree", parse=parse, sites=[tree.start], instance_limit=3, out=tmp_path / "items.jsonl"
         )
@@ -47,10 +47,10 @@ async def test_every_page_is_visited_once_by_sessions_in_parallel(tmp_path):
         assert titles(order.out) == tree.items()
         assert set(tree.seen.values()) == {1}
     assert crawls[0]._pool._leases.counts.peak_sessions == 3
-    assert (summary.standing.done, summary.standing.items) == (24, 24)
-    assert summary.elsewhere == 24
+    assert (summary.standing.done, summary.standing.items) == (16, 16)
+    assert summary.elsewhere == 16
     assert summary.progress.seconds_left == 0
-    assert [(one.url, one.done) for one in summary.standing.starts] == [(tree.start, 24)]
+    assert [(one.url, one.done) for one in summary.standing.starts] == [(tree.start, 16)]
 
 
 async def test_one_site_s_failure_leaves_the_others_and_a_resumed_run_ends_what_was_left(tmp_path):
@@ -108,7 +108,7 @@ async def test_a_run_never_costs_more_than_its_cap_and_goes_on_with_more(tmp_pat
         async for one in parse(page, target):
             yield one
 
-    with Tree(8) as tree:
+    with Tree(5) as tree:
         order = Order(
             name="poor",
             parse=guarded,
@@ -121,7 +121,7 @@ async def test_a_run_never_costs_more_than_its_cap_and_goes_on_with_more(tmp_pat
         assert isinstance(first.stopped_by, BudgetExceededError)
         assert not first.committed
         assert first.cost == Money.parse("0.03"), "as far as it goes, and no further"
-        assert first.standing.done < 8
+        assert first.standing.done < 5
 
         more = Order(
             name="poor",

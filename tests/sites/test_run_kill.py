@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.xdist_group("browser"),
 ]
 PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
-KILLS, PAGES = (50, 500) if PROOF else (3, 40)
+KILLS, PAGES = (50, 500) if PROOF else (3, 30)
 HERE = Path(__file__).parent
 CONFIG = """
 [ledger]
@@ -129,7 +129,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(tmp_pa
 
 @pytest.mark.timeout(300)
 def test_ctrl_c_lets_visits_end_and_the_rest_is_done_by_resuming(tmp_path):
-    with Tree(20) as tree:
+    with Tree(14) as tree:
         with crawling(tmp_path, tree) as process:
             wait_until_done(process, tmp_path, 3)
             process.send_signal(signal.SIGINT)
