@@ -40,8 +40,6 @@ from tabkeeper.reports.trend import last_day, read_trend
 
 _MOMENT = timedelta(microseconds=1)
 _HISTORY = timedelta(weeks=8)
-_MOST_FOR_PEAKS = 50_000
-"""Sessions above which the course of a budget's window is not followed."""
 
 
 def build_report(
@@ -157,7 +155,7 @@ def _report(scene: _Scene) -> CostReport:
         trend=read_trend(conn, last, place, now, since=scene.since, later=scene.later),
         holds=holds,
         budgets=budget_figures(
-            conn, window.start, window.end, now, upto=upto, peaks=0 < totals.sessions <= _MOST_FOR_PEAKS
+            conn, window.start, window.end, now, upto=upto, peaks=0 < totals.sessions <= details.MOST_SESSIONS
         ),
         forecasts=_forecasts(scene, holds.amount) if scene.is_now else (),
         month_to_date=scene.cost(
