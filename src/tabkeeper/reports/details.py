@@ -34,8 +34,6 @@ MOST_SESSIONS = 20_000
 _DEAREST = 10
 _TAGS = 100
 _RAISED = 12
-_LONGEST = timedelta(days=2)
-"""No session lives for longer, so a lease is granted at most so long after its session's hold."""
 
 
 def session_costs(conn: Connection, span: Span, upto: int, total: Money, sessions: int) -> SessionCosts:
@@ -67,10 +65,9 @@ def tags(conn: Connection, span: Span, upto: int, sessions: int) -> tuple[TagFig
     if not sessions or sessions > MOST_SESSIONS:
         return ()
     bounds = {"start": span.start, "end": span.end, "upto": upto}
-    late = bounds | {"late": span.end + _LONGEST // timedelta(microseconds=1)}
     found: dict[tuple[str, str], tuple[int, int]] = {}
-    for query, parameters in ((_TAGGED, late), (_TAGGED_LATER, bounds)):
-        for written, leases, cost in conn.execute(query, parameters):
+    for query in (_TAGGED, _TAGGED_LATER):
+        for written, leases, cost in conn.execute(query, bounds):
             for pair in json.loads(written).items():
                 before = found.get(pair, (0, 0))
                 found[pair] = before[0] + int(cost or 0), before[1] + int(leases)
@@ -182,9 +179,9 @@ _SESSIONS = text("""
 
 _TAGGED = text("""
     SELECT l.tags, COUNT(*), SUM(l.cost_n)
-      FROM lease l JOIN entry e ON e.session_id = l.session_id AND e.kind = 'settle'
-     WHERE l.granted_at >= :start AND l.granted_at < :late AND l.tags <> '{}'
-       AND e.effective_at >= :start AND e.effective_at < :end AND e.id <= :upto
+      FROM entry e JOIN lease l ON l.session_id = e.session_id
+     WHERE e.effective_at >= :start AND e.effective_at < :end AND e.id <= :upto AND e.kind = 'settle'
+       AND l.tags <> '{}'
      GROUP BY l.tags""")
 _TAGGED_LATER = text("""
     SELECT l.tags, 0, -SUM(m.cost_n)
