@@ -37,6 +37,46 @@ class SystemClock:
         return datetime.now(UTC)
 
 
+class FleetClock(SystemClock):
+    """The time of the database that several processes share, carried on in between by this machine's monotonic clock.
+
+    Instants are seconds since 1970 as the database counts them, so they mean the same in all processes. It never goes
+    back; that the machine's own wall clock is set anew does not matter to it.
+    """
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+        self._heard = False
+        self._least: Instant = 0.0
+
+    def raw(self) -> Instant:
+        """This machine's own monotonic clock, for durations that have nothing to do with other processes."""
+        return time.monotonic()
+
+    def monotonic(self) -> Instant:
+        """See `Clock.monotonic`."""
+        self._least = max(self._least, time.monotonic() + self._offset)
+        return self._least
+
+    def now(self) -> datetime:
+        """See `Clock.now`: the same instant as a date."""
+        return datetime.fromtimestamp(self.monotonic(), UTC)
+
+    def heard(self, instant: Instant, sent: Instant, received: Instant) -> None:
+        """The database said `instant` between two readings of `raw`."""
+        offset = instant - (sent + received) / 2
+        if not self._heard or abs(offset - self._offset) > 0.5:
+            # Once the first answer is there, nothing before it counts.
+            self._least = self._least if self._heard else 0.0
+            self._offset, self._heard = offset, True
+        else:
+            self._offset += 0.1 * (offset - self._offset)
+
+    def at_least(self, instant: Instant) -> None:
+        """It is this late already."""
+        self._least = max(self._least, instant)
+
+
 class VirtualClock:
     """A clock that stands still until `advance` is called; `jump` moves the wall clock alone, as NTP can."""
 

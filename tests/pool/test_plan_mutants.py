@@ -24,7 +24,7 @@ from .builders import Table, a_view
 from .walk import WORLDS, Walk
 
 ROOM = Path(pool.__file__).parent
-MODULES = ("queue", "keep", "view", "plan", "board")
+MODULES = ("queue", "keep", "view", "plan", "referee", "board")
 
 MUTANTS: dict[str, tuple[str, str, str]] = {
     # queue.py
@@ -267,13 +267,13 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "leases are never reclaimed": ("plan", "session.lease_ends <= now:", "False:"),
     # board.py
     "a late release counts": (
-        "board",
+        "referee",
         "session.state is not State.LEASED or session.uses != use",
         "session.state is not State.LEASED",
     ),
-    "used-up sessions are kept": ("board", "not keep or session.uses >= rules.max_uses or", "not keep or"),
+    "used-up sessions are kept": ("referee", "not keep or session.uses >= rules.max_uses or", "not keep or"),
     "a place's waiter is blamed": (
-        "board",
+        "referee",
         "session.covers if session.state is State.CREATING else None",
         "session.covers",
     ),
@@ -292,7 +292,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "in view.route(lane.key.platform, now)",
         "in lane.rules.providers",
     ),
-    "no wake when the budget resets": ("board", "self.view.wake_at_least(until)", "pass"),
+    "no wake when the budget resets": ("referee", "self.view.wake_at_least(until)", "pass"),
 }
 
 BY_STORIES = {

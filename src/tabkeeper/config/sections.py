@@ -89,8 +89,16 @@ class PoolSettings(Settings):
         timedelta(seconds=10), description="How long running leases may finish when the pool closes."
     )
     heartbeat: Duration = Field(
-        timedelta(seconds=10), description="How often this process says that it is alive."
+        timedelta(seconds=10),
+        description="How often this process says that it is alive; in a shared pool, a process that is not heard of "
+        "for this long is taken for dead.",
     )
+    shared: bool = Field(
+        default=False,
+        description="Whether all processes with the same ledger.url and pool.name are one pool; needs a ledger on "
+        "PostgreSQL.",
+    )
+    name: Name = Field("main", description="Processes of one name share one pool.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -114,6 +122,11 @@ class LedgerSettings(Settings):
 
     url: str = Field(
         "sqlite:///tabkeeper.db", description="SQLAlchemy URL: sqlite:///file or postgresql://user@host/db."
+    )
+    direct_url: str | None = Field(
+        None,
+        description="Address that reaches PostgreSQL itself, if url goes through a pooler such as PgBouncer; a shared "
+        "pool listens there.",
     )
     timezone: Zone = Field("UTC", description="Zone of the days and months in reports.")
     report_folder: Path | None = Field(

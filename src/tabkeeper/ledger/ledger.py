@@ -46,6 +46,7 @@ from tabkeeper.ledger.types import (
     SessionUsage,
     Settlement,
     StateChange,
+    TakenOver,
     Violation,
 )
 from tabkeeper.ledger.windows import LAST_INSTANT
@@ -110,6 +111,7 @@ class Ledger:
         self._open: dict[str, _Open] = {}
         self._registered = False
         self._closed = False
+        self._reading: set[asyncio.Future[Any]] = set()
 
     @classmethod
     async def open(
@@ -185,6 +187,8 @@ class Ledger:
             pass  # The next start finds the process dead by its id.
         finally:
             await self._writer.stop()
+            if self._reading:
+                await asyncio.wait(self._reading)
             self.reader.dispose()
             self._engine.dispose()
 
@@ -374,6 +378,36 @@ class Ledger:
             )
         )
 
+    async def take_over(self, session_id: str) -> TakenOver | None:
+        """Go on with a running session that another process began, and has no more; None if it is over.
+
+        Raises:
+            LedgerUnavailableError: the database is away.
+        """
+
+        def work(tx: Transaction) -> tuple[Any, RateCard] | None:
+            row = processes.take_over(tx, session_id, self.process_id)
+            return None if row is None else (row, self._prices.book.card(tx, row.rate_card_id))
+
+        found = await self._writer.call(work)
+        if found is None:
+            return None
+        row, card = found
+        hold = Hold(
+            session_id=session_id,
+            amount=Money(row.amount_n),
+            max_seconds=row.max_us / 1_000_000,
+            expires_at=moment(row.expires_at),
+            card=card,
+        )
+        self._open[session_id] = _Open(card, moment(row.created_at), hold.max_seconds)
+        return TakenOver(
+            provider_session_id=row.provider_session_id,
+            connect_sealed=row.connect_sealed,
+            created_at=moment(row.created_at),
+            hold=hold,
+        )
+
     async def recorded(self, labels: Sequence[str], provider_ids: Sequence[str]) -> list[Recorded]:
         """Return what is on record of sessions with these ids, or, if not old, with these ids at their provider."""
         since = micros(self._clock.now() - _LONGEST)
@@ -466,6 +500,13 @@ class Ledger:
         outcome: T = await self._writer.call(work)
         return outcome
 
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Read in a thread. It cannot be cancelled, so the ledger's end waits for it, whoever has left meanwhile."""
+        reading = asyncio.ensure_future(asyncio.to_thread(work))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+        return await asyncio.shield(reading)
+
     # -- inside ------------------------------------------------------------------------------------------
 
     async def _move_in(self, installation: str) -> None:
@@ -535,7 +576,7 @@ class Ledger:
                     ) from error
                 raise
 
-        return await _off_loop(run, inline=self._inline)
+        return run() if self._inline else await self.in_thread(run)
 
     def _now(self) -> int:
         return micros(self._clock.now())

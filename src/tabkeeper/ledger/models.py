@@ -221,6 +221,55 @@ class WindowThresholdRow(Table, table=True):
     amount_n: int = _number()
 
 
+class BoardHeadRow(Table, table=True):
+    """The end of a shared board's log; updating it is the lock that puts entries in order."""
+
+    __tablename__: ClassVar[Any] = "board_head"
+    board: str = _key()
+    seq: int = _number()
+    at: int = _instant()
+    shift: int = _number()
+    """Microseconds by which the board's time differs from the database's clock since that was set anew."""
+
+
+class BoardEntryRow(Table, table=True):
+    """What a process told a shared board at one instant; `events` is JSON."""
+
+    __tablename__: ClassVar[Any] = "board_entry"
+    __table_args__: ClassVar[Any] = (UniqueConstraint("board", "nonce"),)
+    board: str = _key()
+    seq: int = _number(None, key=True)
+    at: int = _instant()
+    home: int = _number()
+    nonce: str = _text()
+    seen_seq: int = _number()
+    seen_sum: int = _number()
+    events: str = _text()
+
+
+class BoardSnapshotRow(Table, table=True):
+    """The whole state of a shared board after an entry, as JSON."""
+
+    __tablename__: ClassVar[Any] = "board_snapshot"
+    board: str = _key()
+    seq: int = _number(None, key=True)
+    planner: str = _text()
+    document: str = _text()
+
+
+class BoardMemberRow(Table, table=True):
+    """A process that takes part in a shared board; `beats` grows while it lives."""
+
+    __tablename__: ClassVar[Any] = "board_member"
+    board: str = _key()
+    home: int = _number(None, key=True)
+    process_id: str = _text()
+    host: str = _text()
+    planner: str = _text()
+    beats: int = _number()
+    joined_at: int = _instant()
+
+
 class SessionRow(Table, table=True):
     """One browser session in its whole life."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from tabkeeper.ledger.instants import moment
-from tabkeeper.ledger.transaction import Transaction
+from tabkeeper.ledger.transaction import Row, Transaction
 from tabkeeper.ledger.types import Orphan
 from tabkeeper.liveness import lives, realm, started_at
 from tabkeeper.money import Money
@@ -103,6 +103,17 @@ def is_at_work(tx: Transaction, process_id: str, now: int) -> bool:
     row = tx.row("SELECT * FROM process WHERE id = :id AND ended_at IS NULL", id=process_id)
     return row is not None and not _is_dead(
         row.host, row.pid, row.pid_started_at, row.heartbeat_at, here=realm(), now=now
+    )
+
+
+def take_over(tx: Transaction, session_id: str, new: str) -> Row | None:
+    """Make a session ours, whoever had it, and return its row with its hold's; None if it is over."""
+    return tx.row(
+        "UPDATE session SET process_id = :new FROM hold WHERE session.id = :id AND hold.session_id = session.id "
+        "AND session.ended_at IS NULL RETURNING session.provider_session_id, session.connect_sealed, "
+        "session.created_at, hold.amount_n, hold.max_us, hold.expires_at, hold.rate_card_id",
+        id=session_id,
+        new=new,
     )
 
 

@@ -117,6 +117,17 @@ class StateChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakenOver:
+    """A running session that another process began, and what there is to go on with."""
+
+    provider_session_id: str | None
+    """None: its creation was not answered, so it may not even exist."""
+    connect_sealed: str | None = field(repr=False)
+    created_at: datetime
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
     """A session that the ledger thinks is alive but whose owning process is not."""
 

@@ -1,29 +1,60 @@
 """Where events meet the plan: each event changes the view and books one planning step on the loop.
 
 `MemoryBoard` serves one process. Its methods are synchronous and decide nothing; a burst of events costs one step.
-The pool hands in what is to be done with the actions of a step.
+The pool hands in what is to be done with the actions of a step. The board of many processes is in `postgres`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Literal, Protocol, assert_never
+from typing import Protocol
 
 from tabkeeper.clock import Clock, Instant
-from tabkeeper.pool.model import ENDING, NEVER, Action, Close, Request, Session, State
-from tabkeeper.pool.plan import begin_check, end_session, plan, wake_at
+from tabkeeper.pool.model import NEVER, Action, Request, Session
+from tabkeeper.pool.plan import plan, wake_at
+from tabkeeper.pool.referee import Effect, Hope, Referee
 from tabkeeper.pool.view import View
 from tabkeeper.providers.breaker import Setback
 
-Effect = Literal["wait", "cheaper", "refuse"]
-"""What a budget's no means for its lane: wait, use providers that fit, or refuse (and evict nobody for a while)."""
+__all__ = ["Board", "Effect", "Hope", "MemoryBoard"]
 
 
 class Board(Protocol):
-    """What the pool tells about its world. Every method may be called from the event loop only."""
+    """What the pool tells about its world. Every method may be called from the event loop only.
+
+    What is told takes effect in the order in which it is told, at once on a board of one process and within
+    milliseconds on a shared one; `settled` returns when it has. Answers are this process's knowledge of the moment.
+    """
 
     view: View
+    home: int
+    """Which process of a shared board this is; 0 on a board of one process."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process does what is done once for all of them."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process could go on with what this one leaves."""
+
+    def mine(self) -> list[Session]:
+        """Return the sessions that this process has."""
+
+    def waiting(self) -> list[Request]:
+        """Return the requests of this process that wait."""
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait, of all processes."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether this process takes no more requests."""
+
+    def next_id(self) -> int:
+        """Return the number of a new request: different in all processes, growing in each."""
 
     def request(self, request: Request) -> None:
         """Somebody waits for a session."""
@@ -38,11 +69,19 @@ class Board(Protocol):
         """A session was created."""
 
     def failed(
-        self, session: Session, *, blame: str, setback: Setback | None, counts: bool
-    ) -> Request | None:
-        """A creation failed and left nothing running; returns the request it was meant for.
+        self,
+        session: Session,
+        *,
+        blame: str,
+        setback: Setback | None,
+        counts: bool,
+        hope: Hope = "always",
+        then: Callable[[Request], None] | None = None,
+    ) -> object:
+        """A creation failed and left nothing running.
 
-        `setback` says what that means for the provider, None if it is not to blame.
+        `setback` says what that means for the provider, None if it is not to blame. `then` answers the request it was
+        meant for if that has no `hope` any more; it waits no longer.
         """
 
     def denied(
@@ -53,14 +92,31 @@ class Board(Protocol):
         why: str,
         effect: Effect,
         fits: frozenset[str] = frozenset(),
-    ) -> Request | None:
-        """A budget does not admit the session before `until`; returns the request it was meant for.
+        hope: Hope = "always",
+        then: Callable[[Request], None] | None = None,
+    ) -> object:
+        """A budget does not admit the session before `until`.
 
-        `fits` are the providers that may be asked meanwhile, if the effect is "cheaper".
+        `fits` are the providers that may be asked meanwhile, if the effect is "cheaper"; `hope` and `then` are as
+        in `failed`.
         """
+
+    def too_late(
+        self, session: Session, reason: str, *, then: Callable[[Request], None] | None = None
+    ) -> None:
+        """A session was created, but has no time left to live; it ends, and that was a failed attempt."""
 
     def told_limit(self, provider: str, limit: int) -> None:
         """A provider says how many sessions its account may run at once."""
+
+    def told_route(self, platform: str, names: tuple[str, ...]) -> None:
+        """Providers of a platform are to be asked in this order; a ladder whose rungs are others begins anew."""
+
+    def share(self, session: Session, use: int, priority: int) -> None:
+        """Another caller, of this priority, shares a lease."""
+
+    def shorten(self, session: Session, use: int, until: Instant) -> None:
+        """A lease is to end by then."""
 
     def released(
         self,
@@ -97,28 +153,60 @@ class Board(Protocol):
         """A hold was settled: budgets may admit more now."""
 
     def drain(self) -> None:
-        """No grants and no creations any more."""
+        """No grants and no creations for this process any more."""
 
     def poke(self) -> None:
         """Plan soon."""
 
+    def stop(self) -> None:
+        """Plan no more."""
 
-class MemoryBoard:
+    async def settled(self) -> None:
+        """Return when all that this process has told has taken effect."""
+
+    async def open(self) -> None:
+        """Begin; called once, when the pool can carry out actions.
+
+        Raises:
+            LedgerUnavailableError, ConfigError: a shared board cannot be joined.
+        """
+
+    async def aclose(self) -> None:
+        """Stop, and leave what this process still has to the others."""
+
+
+class MemoryBoard(Referee):
     """The board of one process: a view, a loop, and one timer."""
 
+    home = 0
+    leads = True
+    alone = True
+
     def __init__(self, view: View, clock: Clock, carry_out: Callable[[list[Action]], None]) -> None:
-        self.view = view
-        self._clock = clock
-        self._carry_out = carry_out
+        super().__init__(view, clock, carry_out)
         self._loop = asyncio.get_running_loop()
         self._booked = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: Instant = NEVER
         self._stopped = False
+        self._arrivals = 0
         self.steps = 0
         """Planning steps so far."""
 
-    # ── one step ───────────────────────────────────────────────────────────────────────────────────────────────────
+    @property
+    def draining(self) -> bool:
+        """See `Board.draining`."""
+        return self.view.draining
+
+    def next_id(self) -> int:
+        """See `Board.next_id`."""
+        self._arrivals += 1
+        return self._arrivals
+
+    @property
+    def queued(self) -> int:
+        """See `Board.queued`."""
+        return len(self.view.requests)
 
     def poke(self) -> None:
         """See `Board.poke`."""
@@ -151,225 +239,25 @@ class MemoryBoard:
         self.poke()
 
     def stop(self) -> None:
-        """Plan no more."""
+        """See `Board.stop`."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
 
-    # ── events ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def mine(self) -> list[Session]:
+        """See `Board.mine`."""
+        return list(self.view.sessions.values())
 
-    def request(self, request: Request) -> None:
-        """See `Board.request`."""
-        self.view.add_request(request)
-        self.poke()
+    def waiting(self) -> list[Request]:
+        """See `Board.waiting`."""
+        return list(self.view.requests.values())
 
-    def withdraw(self, request: Request) -> None:
-        """See `Board.withdraw`."""
-        self.view.remove_request(request)
-        self.poke()
+    async def settled(self) -> None:
+        """See `Board.settled`: it has already."""
 
-    def held(self, session: Session, life_seconds: float) -> None:
-        """See `Board.held`."""
-        lane = self.view.lane(session.lane)
-        if lane.poor_until:
-            self.poke()  # others may be evicted for the lane again
-        lane.blocked_by, lane.poor_until = "", 0.0
-        rules = self.view.rules.platforms[session.lane.platform]
-        margin = self.view.rules.close_timeout
-        session.dies_at = session.created_at + max(0.0, life_seconds - margin)
-        last_start = session.dies_at - rules.lease_timeout
-        if last_start <= session.created_at:
-            # A cap on its cost left less life than one full lease: it takes leases for its first half.
-            last_start = (session.created_at + session.dies_at) / 2
-        session.fresh_until = min(session.fresh_until, last_start)
-        self.view.forget_if_unused(lane)  # the session may have been given up meanwhile
+    async def open(self) -> None:
+        """See `Board.open`."""
 
-    def ready(self, session: Session) -> None:
-        """See `Board.ready`."""
-        now = self._clock.monotonic()
-        provider = self.view.providers[session.provider]
-        provider.gate.succeeded(provider.sessions, now)
-        self.view.gate_changed(provider, now)
-        if session.state is State.CREATING:
-            # However long it took, what was paid for serves at least whoever waits for it now.
-            session.fresh_until = min(max(session.fresh_until, now + 1.0), session.dies_at)
-            self.view.move(session, State.IDLE, now)
-        self.poke()
-
-    def failed(
-        self, session: Session, *, blame: str, setback: Setback | None, counts: bool
-    ) -> Request | None:
-        """See `Board.failed`."""
-        now = self._clock.monotonic()
-        if setback is not None:
-            provider = self.view.providers[session.provider]
-            others = provider.sessions - (session.state is not State.CLOSED)
-            provider.gate.failed(setback, begun=session.created_at, others=others, now=now, error=blame)
-            self.view.gate_changed(provider, now)
-            if setback.kind in {"failure", "lasting"}:
-                self._trouble(session, now)
-        request = _meant_for(session)
-        if request is not None and counts:
-            request.failures += 1
-        self._vacate(session, now)
-        return request
-
-    def _trouble(self, session: Session, now: Instant) -> None:
-        """Let a ladder know; on a higher rung nobody gets a session of the lower ones again."""
-        platform = session.lane.platform
-        ladder = self.view.ladders.get(platform)
-        if ladder is None or not ladder.trouble(session.provider, now):
-            return
-        for lane in self.view.lanes_of[platform]:
-            for idle in list(lane.idle.values()):
-                if ladder.below(idle.provider, now):
-                    self._end(idle, "escalated", now)
-
-    def denied(
-        self,
-        session: Session,
-        *,
-        until: Instant,
-        why: str,
-        effect: Effect,
-        fits: frozenset[str] = frozenset(),
-    ) -> Request | None:
-        """See `Board.denied`."""
-        now = self._clock.monotonic()
-        lane = self.view.lane(session.lane)
-        lane.blocked_by = why
-        match effect:
-            case "wait":
-                lane.wants_at = until
-            case "cheaper":
-                lane.fits = fits & lane.fits if now < lane.paid_from else fits
-                lane.paid_from = until
-            case "refuse":
-                lane.poor_until = until
-            case _:
-                assert_never(effect)
-        self.view.wake_at_least(until)
-        request = _meant_for(session)
-        self._vacate(session, now)
-        self.view.forget_if_unused(lane)
-        return request
-
-    def _vacate(self, session: Session, now: Instant) -> None:
-        if session.state is not State.CLOSED:
-            self.view.move(session, State.CLOSED, now)
-        self.poke()
-
-    def told_limit(self, provider: str, limit: int) -> None:
-        """See `Board.told_limit`."""
-        known = self.view.providers.get(provider)
-        if known is not None:
-            known.gate.ceiling.told = max(1, limit)
-            self.view.gate_changed(known, self._clock.monotonic())
-            self.poke()
-
-    def released(
-        self,
-        session: Session,
-        use: int,
-        *,
-        keep: bool,
-        reason: str,
-        check: bool = False,
-        success: bool | None = None,
-    ) -> bool:
-        """See `Board.released`."""
-        if session.state is not State.LEASED or session.uses != use:
-            return False
-        now = self._clock.monotonic()
-        ladder = self.view.ladders.get(session.lane.platform)
-        if ladder is not None:
-            if success:
-                ladder.success(session.provider, now)
-            elif success is False:
-                self._trouble(session, now)
-            if keep and ladder.below(session.provider, now):
-                keep, reason = False, "escalated"
-        rules = self.view.rules.platforms[session.lane.platform]
-        if not keep or session.uses >= rules.max_uses or session.fresh_until <= now or self.view.draining:
-            why = reason if not keep else "drained" if self.view.draining else "used up"
-            if keep and session.uses < rules.max_uses and session.fresh_until <= now:
-                why = "age"
-            self._end(session, why, now)
-        elif check:
-            actions: list[Action] = []
-            begin_check(self.view, session, now, actions)
-            self._carry_out(actions)
-        else:
-            self.view.move(session, State.IDLE, now)
-        self.poke()
-        return True
-
-    def doubt(self, session: Session) -> bool:
-        """See `Board.doubt`."""
-        if session.state is not State.IDLE:
-            return False
-        self.view.move(session, State.UNHEALTHY, self._clock.monotonic())
-        self.poke()
-        return True
-
-    def checked(self, session: Session, *, ok: bool, reason: str = "unhealthy") -> bool:
-        """See `Board.checked`."""
-        if session.state is not State.UNHEALTHY:
-            return False
-        now = self._clock.monotonic()
-        ladder = self.view.ladders.get(session.lane.platform)
-        if not ok:
-            self._end(session, reason, now)
-        elif ladder is not None and ladder.below(session.provider, now):
-            self._end(session, "escalated", now)
-        else:
-            self.view.move(session, State.IDLE, now)
-        self.poke()
-        return True
-
-    def _end(self, session: Session, reason: str, now: Instant) -> None:
-        actions: list[Action] = []
-        end_session(self.view, session, reason, now, actions)
-        self._carry_out(actions)
-
-    def lost(self, session: Session, reason: str) -> bool:
-        """See `Board.lost`."""
-        if session.state in ENDING or session.state is State.CLOSED:
-            return False
-        now = self._clock.monotonic()
-        session.reason = reason
-        session.close_by = now + self.view.rules.close_timeout
-        self.view.move(session, State.LOST, now)
-        self._carry_out([Close(session)])
-        self.poke()
-        return True
-
-    def end(self, session: Session, reason: str) -> bool:
-        """See `Board.end`."""
-        if session.state in ENDING or session.state is State.CLOSED:
-            return False
-        self._end(session, reason, self._clock.monotonic())
-        self.poke()
-        return True
-
-    def closed(self, session: Session) -> None:
-        """See `Board.closed`."""
-        self._vacate(session, self._clock.monotonic())
-
-    def money_freed(self) -> None:
-        """See `Board.money_freed`."""
-        for lane in self.view.lanes.values():
-            if lane.blocked_by:
-                lane.wants_at = lane.paid_from = lane.poor_until = 0.0
-                lane.blocked_by = ""
-        self.poke()
-
-    def drain(self) -> None:
-        """See `Board.drain`."""
-        self.view.draining = True
-        self.poke()
-
-
-def _meant_for(session: Session) -> Request | None:
-    """For whom a session is being created; once it is ending, `covers` is only who waits for its place."""
-    return session.covers if session.state is State.CREATING else None
+    async def aclose(self) -> None:
+        """See `Board.aclose`."""
+        self.stop()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from playwright.async_api import Error as PlaywrightError
 
@@ -58,7 +58,9 @@ class Checkup:
         board: Board,
         clock: Clock,
         counts: Counts,
+        take: Callable[[Session], Awaitable[bool]],
     ) -> None:
+        self._take = take
         self._settings = settings
         self.limits = limits_from(settings)
         self._providers = providers
@@ -72,10 +74,18 @@ class Checkup:
     def check(self, session: Session) -> None:
         """Carry out `Check`: nobody gets the session until this has found it well."""
         running = self._sessions.running.get(session.id)
-        if running is None or running.remote is None:
+        if running is None:
+            self._sessions.spawn(self._take_and_check(session), f"take {session.id}")
+        elif running.remote is None:
             self._board.checked(session, ok=False)
-            return
-        self._sessions.spawn(self._recover(running), f"check {session.id}")
+        else:
+            self._sessions.spawn(self._recover(running), f"check {session.id}")
+
+    async def _take_and_check(self, session: Session) -> None:
+        if await self._take(session):
+            await self._recover(self._sessions.running[session.id])
+        else:
+            self._board.checked(session, ok=False, reason="it could not be taken over")
 
     async def _recover(self, running: Running) -> None:
         session, health = running.session, running.health

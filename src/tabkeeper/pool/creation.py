@@ -121,18 +121,7 @@ class Creation:
         running.remote = remote
         running.last_used = self._clock.monotonic()
         self._counts.created(session.provider, running.last_used - running.sent_at)
-        assert running.hold is not None
-        running.browser = SessionBrowser(
-            self._sessions.connections.to(remote.connect_url, shared=remote.shared),
-            shared=remote.shared,
-            proxy=self._context_proxy(running),
-            on_lost=lambda why: self._sessions.lost(session.id, why),
-            meter=Meter(
-                most_bytes(running.hold.card),
-                on_limit=lambda: self._board.end(session, "its traffic cap is reached"),
-                on_navigation=running.health.navigated,
-            ),
-        )
+        self.reach(running)
         try:
             await self._ledger.activate(
                 session.id,
@@ -154,6 +143,23 @@ class Creation:
             else:
                 self._sessions.spawn(self._sessions.end(running), f"close {session.id}")
 
+    def reach(self, running: Running) -> None:
+        """Make ready to connect to a session that runs."""
+        session, remote = running.session, running.remote
+        assert remote is not None
+        assert running.hold is not None
+        running.browser = SessionBrowser(
+            self._sessions.connections.to(remote.connect_url, shared=remote.shared),
+            shared=remote.shared,
+            proxy=self._context_proxy(running),
+            on_lost=lambda why: self._sessions.lost(session.id, why),
+            meter=Meter(
+                most_bytes(running.hold.card),
+                on_limit=lambda: self._board.end(session, "its traffic cap is reached"),
+                on_navigation=running.health.navigated,
+            ),
+        )
+
     def _give_proxy(self, running: Running) -> bool:
         """Choose the session's proxy before anything is paid for; False if there is none, after telling the board."""
         session = running.session
@@ -162,11 +168,20 @@ class Creation:
             running.proxy = self._proxied.pick(session.lane, in_use)
         except NoProxyError as error:
             del self._sessions.running[session.id]
-            request = self._board.failed(session, blame="no proxy", setback=None, counts=False)
-            if request is not None:
-                self._refuse(request, error)
+            self._failed_for_all(session, "no proxy", error)
             return False
         return True
+
+    def _failed_for_all(self, session: Session, blame: str, error: TabkeeperError) -> None:
+        """No provider is to blame, and none could help."""
+        self._board.failed(
+            session,
+            blame=blame,
+            setback=None,
+            counts=False,
+            hope="never",
+            then=lambda request: self._refuse(request, error),
+        )
 
     def _context_proxy(self, running: Running) -> ProxySpec | None:
         by_context = self._providers[running.session.provider].capabilities.proxy_by_context
@@ -177,20 +192,14 @@ class Creation:
             self._sessions.note(session, "creating", "idle", "created")
             self._board.ready(session)
             return
-        request = session.covers
-        self._board.end(session, "over before it was ready")
-        if request is not None and request.waiting:
-            request.failures += 1
-            if request.failures >= self._rules_of(session).create_attempts:
-                platform = session.lane.platform
-                self._refuse(
-                    request,
-                    SessionCreationError(
-                        f"sessions of platform {platform!r} take longer to start at {session.provider!r} than they "
-                        f"may live ({session.dies_at - session.created_at:.0f} s); raise session_ttl, or "
-                        "max_session_cost if it is set"
-                    ),
-                )
+        error = SessionCreationError(
+            f"sessions of platform {session.lane.platform!r} take longer to start at {session.provider!r} than they "
+            f"may live ({session.dies_at - session.created_at:.0f} s); raise session_ttl, or max_session_cost if it "
+            "is set"
+        )
+        self._board.too_late(
+            session, "over before it was ready", then=lambda request: self._refuse(request, error)
+        )
 
     async def _broken(self, running: Running, error: Exception) -> None:
         session = running.session
@@ -223,9 +232,7 @@ class Creation:
             return None
         except LedgerError as error:
             del self._sessions.running[session.id]
-            request = self._board.failed(session, blame="the ledger failed", setback=None, counts=False)
-            if request is not None:
-                self._refuse(request, error)
+            self._failed_for_all(session, "the ledger failed", error)
             return None
         running.hold = hold
         limits = self._providers[session.provider].capabilities
@@ -242,6 +249,8 @@ class Creation:
             self._failed(session, short)
             return None
         self._board.held(session, max(least, limits.whole_steps(hold.max_seconds)))
+        # What the hold allows, and whether anybody still wants the session, is known only then.
+        await self._board.settled()
         if session.state is not State.CREATING:
             await self._void(session, "ended before it was created")
             self._gone(running)
@@ -280,9 +289,15 @@ class Creation:
             effect = "wait"
         elif error.on_exceed == "fallback" and (fits := self._cheaper(session, error)):
             effect = "cheaper"
-        request = self._board.denied(session, until=until, why=str(error), effect=effect, fits=fits)
-        if effect == "refuse" and request is not None:
-            self._refuse(request, error)
+        self._board.denied(
+            session,
+            until=until,
+            why=str(error),
+            effect=effect,
+            fits=fits,
+            hope="never" if effect == "refuse" else "always",
+            then=lambda request: self._refuse(request, error),
+        )
 
     def _cheaper(self, session: Session, error: BudgetExceededError) -> frozenset[str]:
         """Name the platform's providers whose worst case is less than what was refused, and fits into what is left.
@@ -369,20 +384,14 @@ class Creation:
             retry_after=error.retry_after if isinstance(error, ProviderError) else None,
             jitter=self._rng.uniform(0.75, 1.25),
         )
-        request = self._board.failed(
-            session, blame=str(error), setback=setback, counts=not isinstance(error, BUSY)
+        self._board.failed(
+            session,
+            blame=str(error),
+            setback=setback,
+            counts=not isinstance(error, BUSY),
+            hope="providers" if lasting else "attempts",
+            then=lambda request: self._refuse(request, _no_session(session, request, error)),
         )
-        if request is None:
-            return
-        now = self._clock.monotonic()
-        others_left = any(self._board.view.providers[name].retry_at <= now for name in rules.providers)
-        if request.failures >= rules.create_attempts or (lasting and not others_left):
-            refusal = SessionCreationError(
-                f"no session for platform {session.lane.platform!r} after {request.failures} "
-                f"attempt{'s' if request.failures != 1 else ''}; last: {error}"
-            )
-            refusal.__cause__ = error
-            self._refuse(request, refusal)
 
     def _rules_of(self, session: Session) -> PlatformRules:
         return self._board.view.rules.platforms[session.lane.platform]
@@ -476,3 +485,12 @@ def _kind(error: TabkeeperError) -> Kind:
     if isinstance(error, ProviderRateLimitError):
         return "rate"
     return "lasting" if isinstance(error, LASTING) else "failure"
+
+
+def _no_session(session: Session, request: Request, error: TabkeeperError) -> SessionCreationError:
+    refusal = SessionCreationError(
+        f"no session for platform {session.lane.platform!r} after {request.failures} "
+        f"attempt{'s' if request.failures != 1 else ''}; last: {error}"
+    )
+    refusal.__cause__ = error
+    return refusal

@@ -96,12 +96,18 @@ class Jobs:
                 Job(name="cleanup", every=CLEANUP_EVERY, work=self.clean_up, timeout=30),
                 Job(name="refresh", every=refresh, work=self.refresh, timeout=max(60.0, refresh)),
                 Job(name="routes", every=REFRESH_EVERY, work=router.refresh, timeout=30),
-                Job(name="limits", every=LIMITS_EVERY, work=router.ask_limits, timeout=60, at_once=True),
+                Job(
+                    name="limits",
+                    every=LIMITS_EVERY,
+                    work=self._once(router.ask_limits),
+                    timeout=60,
+                    at_once=True,
+                ),
                 Job(name="metrics", every=EVERY, work=self.look, timeout=30, at_once=True),
-                Job(name="budgets", every=BUDGETS_EVERY, work=self.check_budgets, timeout=60),
-                Job(name="reconcile", every=reconcile, work=self.reconcile, timeout=900),
+                Job(name="budgets", every=BUDGETS_EVERY, work=self._once(self.check_budgets), timeout=60),
+                Job(name="reconcile", every=reconcile, work=self._once(self.reconcile), timeout=900),
                 *self._of_proxies(config.proxy_pool),
-                Job(name="daily report", every=REPORT_EVERY, work=self._days.run, timeout=300),
+                Job(name="daily report", every=REPORT_EVERY, work=self._once(self._days.run), timeout=300),
                 Job(name="alerts", every=DELIVER_EVERY, work=self.deliver, timeout=900),
             ],
             clock,
@@ -117,6 +123,14 @@ class Jobs:
             jobs.append(Job(name="probes", every=every, work=self.probe, timeout=max(60.0, every)))
         return jobs
 
+    def _once(self, work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+        """What one process does for all that share the pool; done twice it would do no harm."""
+
+        async def do() -> object:
+            return await work() if self._board.leads else "another process does it"
+
+        return do
+
     def stats(self) -> dict[str, JobStats]:
         """Return how each job went."""
         return self._timetable.stats()
@@ -128,7 +142,7 @@ class Jobs:
 
     async def recover(self) -> None:
         """Take up the sessions of processes that died, and end what providers run without an owner."""
-        await self._sweeper.round()
+        await self._sweeper.round(strays=self._board.leads)
 
     async def check(self) -> None:
         """Look whether the sessions are well."""

@@ -6,19 +6,16 @@ It carries out what the plan decided about requests; it never chooses who gets w
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
-import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from tabkeeper.clock import Clock, Instant
-from tabkeeper.config import PoolConfig, check_domain, parse_duration
+from tabkeeper.config import PoolConfig, check_domain
 from tabkeeper.errors import (
     BudgetExceededError,
-    ConfigError,
     LeaseLostError,
     PoolClosedError,
     QueueFullError,
@@ -30,13 +27,14 @@ from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.rates import accrued
 from tabkeeper.ledger.types import LeaseUsage
 from tabkeeper.money import ZERO, Money
+from tabkeeper.pool.asking import Ask, Asking
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.browser import SessionBrowser
 from tabkeeper.pool.caps import affordable_seconds, not_the_leases
 from tabkeeper.pool.checkup import limits_from
 from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.lease import Holding, Lease
-from tabkeeper.pool.model import SERVING, Lane, Request, Session, State
+from tabkeeper.pool.model import Lane, Request, Session, State
 from tabkeeper.pool.passage import Passage
 from tabkeeper.pool.profiled import Profiled
 from tabkeeper.pool.proxied import MovedError, Proxied
@@ -49,32 +47,11 @@ from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers.base import Provider
 from tabkeeper.providers.live_view import live_view
 from tabkeeper.proxies.model import Proxy
-from tabkeeper.vault import keyed_hash
 
 log = logging.getLogger(__name__)
 
 BLOCKED = "blocked"
 """The reason of a failed lease that the site kept out: its session is not used again."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Ask:
-    """What a caller of `get_session` said, and where."""
-
-    platform: str
-    priority: int
-    timeout: float | timedelta | None
-    tenant: str
-    tags: Mapping[str, str]
-    max_duration: float | timedelta | None
-    max_cost: Money | None
-    place: str
-    profile: str | None = None
-    identity: str | None = field(default=None, repr=False)
-    """As the caller said it: only its keyed hash goes any further."""
-    session_id: str | None = None
-    sticky: str | None = None
-    failed_proxies: Collection[str] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +86,11 @@ class Leases:
         proxied: Proxied,
         counts: Counts,
         router: Router,
+        asking: Asking,
+        take: Callable[[Session], Awaitable[bool]],
     ) -> None:
+        self._asking = asking
+        self._take = take
         self._config = config
         self._providers = providers
         self._ledger = ledger
@@ -121,12 +102,9 @@ class Leases:
         self._proxied = proxied
         self._router = router
         self._profiled = Profiled(profiles, clock, config.pool.clean_timeout.total_seconds())
-        key = config.security.identity_key
-        self._identity_key = secrets.token_hex(32) if key is None else key.get_secret_value()
         self._turns: dict[Lane, Turn] = {}
         self._futures: dict[int, asyncio.Future[Lease]] = {}
         self._asked: dict[int, Ask] = {}
-        self._arrivals = 0
         self._ended = asyncio.Event()
         self._limits = limits_from(config.health)
         self.counts = counts
@@ -139,27 +117,26 @@ class Leases:
             return await self._acquire(ask)
 
     async def _acquire(self, ask: Ask) -> Lease:
-        request = self._request_from(ask)
+        request = self._asking.request_from(ask)
         if request.lane.identity is not None and self._config.platforms[ask.platform].identity == "shared":
             return await self._share(ask, request)
         while True:
             try:
                 return await self._wait_for(ask, request)
             except MovedError:
-                again = self._request_from(ask)
+                again = self._asking.request_from(ask)
                 again.arrived_at, again.deadline = request.arrived_at, request.deadline
                 request = again
 
     async def _wait_for(self, ask: Ask, request: Request) -> Lease:
-        if len(self._view.requests) >= self._config.pool.max_queued:
+        if self._board.queued >= self._config.pool.max_queued:
             self.counts.refused += 1
-            raise QueueFullError(ask.platform, len(self._view.requests))
+            raise QueueFullError(ask.platform, self._board.queued)
         future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         self._futures[request.id] = future
         self._asked[request.id] = ask
         self._board.request(request)
-        queued = len(self._view.requests)
-        self.counts.peak_queued = max(self.counts.peak_queued, queued)
+        self.counts.peak_queued = max(self.counts.peak_queued, self._board.queued)
         try:
             return await future
         except asyncio.CancelledError:
@@ -171,89 +148,6 @@ class Leases:
         finally:
             self._futures.pop(request.id, None)
             self._asked.pop(request.id, None)
-
-    def _request_from(self, ask: Ask) -> Request:
-        if not isinstance(ask.platform, str):
-            raise TypeError(f"platform is a name under [platforms], not {ask.platform!r}")
-        if type(ask.priority) is not int:
-            raise TypeError(f"priority is an integer, not {ask.priority!r}")
-        if not ask.tenant:
-            raise ValueError("tenant is a name, and must not be empty")
-        settings = self._config.platforms.get(ask.platform)
-        if settings is None:
-            near = difflib.get_close_matches(ask.platform, self._config.platforms, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"there is no platform {ask.platform!r}{hint}; add [platforms.{ask.platform}]")
-        low, high = self._config.pool.priorities
-        if not low <= ask.priority <= high:
-            raise ValueError(f"priority {ask.priority} is outside {low}..{high} (pool.priorities)")
-        rules = self._view.rules.platforms[ask.platform]
-        lease_seconds = rules.lease_timeout
-        if ask.max_duration is not None:
-            lease_seconds = parse_duration(ask.max_duration).total_seconds()
-            if not 0 < lease_seconds <= rules.lease_timeout:
-                raise ValueError(
-                    f"max_duration must be above 0 and at most {rules.lease_timeout:g} s "
-                    f"(raise platforms.{ask.platform}.lease_timeout to allow more)"
-                )
-        patience = settings.queue_timeout or self._config.pool.queue_timeout
-        seconds = (
-            patience.total_seconds() if ask.timeout is None else parse_duration(ask.timeout).total_seconds()
-        )
-        now = self._clock.monotonic()
-        if ask.max_cost is not None and not isinstance(ask.max_cost, Money):
-            raise TypeError('max_cost must be Money or text such as "0.05"')
-        if ask.identity is not None and not isinstance(ask.identity, str):
-            raise TypeError("identity is text, such as an account's name")
-        if ask.identity == "":
-            raise ValueError("identity must not be empty; leave it out if there is none")
-        if ask.profile is not None:
-            check_domain(ask.profile)
-            self._profiles.require_key()
-        self._arrivals += 1
-        owner = ask.tenant if ask.tenant in self._view.rules.owning_tenants else None
-        return Request(
-            id=self._arrivals,
-            lane=self._lane_of(ask, owner),
-            tenant=ask.tenant,
-            priority=ask.priority,
-            arrived_at=now,
-            deadline=now + seconds,
-            lease_seconds=lease_seconds,
-            wants=ask.session_id or "",
-        )
-
-    def _lane_of(self, ask: Ask, owner: str | None) -> Lane:
-        if ask.identity is not None:
-            self._proxy_of(ask, owner)
-            hashed = keyed_hash(self._identity_key, ask.tenant, ask.platform, ask.identity)
-            return Lane(ask.platform, ask.tenant, hashed)
-        known = self._view.sessions.get(ask.session_id or "")
-        held = ask.sticky is not None or bool(ask.failed_proxies)
-        if (
-            known is not None
-            and not held
-            and known.lane[:2] == (ask.platform, ask.tenant)
-            and known.state in SERVING
-        ):
-            return known.lane  # the session's id is as good as the identity that it is of
-        return Lane(ask.platform, owner, proxy=self._proxy_of(ask, owner))
-
-    def _proxy_of(self, ask: Ask, owner: str | None) -> str | None:
-        idle: list[str] = []
-        if ask.failed_proxies and ask.sticky is None:
-            lanes = (session.lane for session in self._view.idle.values())
-            idle = [
-                one.proxy for one in lanes if one.proxy and one == Lane(ask.platform, owner, proxy=one.proxy)
-            ]
-        return self._proxied.hold_to(
-            ask.platform,
-            ask.tenant,
-            sticky=ask.sticky,
-            failed=ask.failed_proxies,
-            identity=ask.identity is not None,
-            idle=idle,
-        )
 
     # ── leases that share a session (identity = "shared") ──────────────────────────────────────────────────────────
 
@@ -304,7 +198,7 @@ class Leases:
     async def _lead(self, turn: Turn, ask: Ask) -> None:
         """Wait for the one lease that all of a turn share."""
         try:
-            lease = await self._wait_for(ask, self._request_from(ask))
+            lease = await self._wait_for(ask, self._asking.request_from(ask))
         except asyncio.CancelledError:
             turn.error = PoolClosedError("the pool is shutting down and gives no more leases")
             self._end_turn(turn)
@@ -341,7 +235,7 @@ class Leases:
             opening=asyncio.Lock(),
         )
         carrier.shares.append(share)
-        self._view.share(carrier.session, request.priority)
+        self._board.share(carrier.session, carrier.use, request.priority)
         if number > 1:
             self.counts.leases += 1
             self.counts.reused += 1
@@ -397,8 +291,8 @@ class Leases:
         ]
 
     async def all_ended(self) -> None:
-        """Return when no session is leased."""
-        while any(session.state is State.LEASED for session in self._view.sessions.values()):
+        """Return when this process has no session leased."""
+        while any(running.holding is not None for running in self._sessions.running.values()):
             self._ended.clear()
             await self._ended.wait()
 
@@ -407,7 +301,10 @@ class Leases:
     def grant(self, request: Request, session: Session, use: int) -> None:
         """Carry out `Grant`, unless the caller has left, the browser is dead, or the lease's own cap forbids it."""
         future = self._futures.get(request.id)
-        running = self._sessions.running[session.id]
+        running = self._sessions.running.get(session.id)
+        if running is None:
+            self._sessions.spawn(self._grant_taken(request, session, use), f"take {session.id}")
+            return
         assert running.remote is not None
         assert running.hold is not None
         if future is None or future.done():
@@ -468,6 +365,24 @@ class Leases:
         counts.queue_wait.add(now - request.arrived_at)
         future.set_result(Lease(self, holding))
 
+    async def _grant_taken(self, request: Request, session: Session, use: int) -> None:
+        """Grant a session that another process made, once it is in our hands."""
+        taken = await self._take(session)
+        if session.state is not State.LEASED or session.uses != use or session.home != self._board.home:
+            self._again(request)
+        elif taken:
+            self.grant(request, session, use)
+        else:
+            self._board.lost(session, "it could not be taken over")
+            self._again(request)
+
+    def _again(self, request: Request) -> None:
+        """Let a request wait that was granted what is of no use to it, unless its caller has left."""
+        future = self._futures.get(request.id)
+        if future is not None and not future.done():
+            request.waiting = True
+            self._board.request(request)
+
     def _cap_lease(self, ask: Ask, running: Running, age: float, now: Instant) -> bool:
         assert ask.max_cost is not None
         assert running.hold is not None
@@ -477,9 +392,7 @@ class Leases:
         seconds = affordable_seconds(running.hold.card, age, before, ask.max_cost, longest)
         if seconds <= 0:
             return False
-        running.session.lease_ends = min(running.session.lease_ends, now + seconds)
-        self._view.watch(running.session)
-        self._board.poke()
+        self._board.shorten(running.session, running.session.uses, now + seconds)
         return True
 
     def _unaffordable(self, ask: Ask, running: Running, age: float) -> BudgetExceededError:

@@ -53,13 +53,15 @@ class Lane(NamedTuple):
 
     `owner` is the tenant the sessions belong to, or None where tenants share them. `identity` is the keyed hash of
     whose account is logged in, or None if it is nobody's; such a lane has an owner, and one session at a time. `proxy`
-    is the one that its sessions go through, or None if it does not matter which.
+    is the one that its sessions go through, or None if it does not matter which. `home` is the one process that can
+    use its sessions, on a board that several share, or None if all can.
     """
 
     platform: str
     owner: str | None = None
     identity: str | None = None
     proxy: str | None = None
+    home: int | None = None
 
 
 EVICTED_IN_USE = "evicted in use"
@@ -88,6 +90,8 @@ class Request:
     waiting: bool = True
     wants: str = ""
     """The id of the session it would rather have than any other of its lane."""
+    home: int = 0
+    """Whose caller it is, on a board that several processes share."""
 
     def __repr__(self) -> str:
         return f"<Request {self.id} {self.lane.platform} p{self.priority} {self.tenant}>"
@@ -188,6 +192,8 @@ class Session:
     """Why it is ending, in a word or two."""
     timer_at: Instant = NEVER
     """When the view next looks at it; kept by the view."""
+    home: int = 0
+    """Which process has it in its hands, on a board that several share."""
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.lane.platform}@{self.provider} {self.state}>"

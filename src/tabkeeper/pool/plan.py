@@ -224,6 +224,7 @@ def _create(view: View, now: Instant, actions: list[Action]) -> None:
         chosen = next((p for p in providers if not _obstacles(view, lane, p)), None)
         if chosen is not None:
             session = _new_session(view, lane, chosen, request.tenant, now)
+            session.home = request.home
             view.cover(request, session)
             actions.append(Create(session))
             continue
@@ -406,7 +407,7 @@ def why_waiting(view: View, request: Request, now: Instant) -> str:
     if lane.key.identity is not None and view.by_platform[platform] and lane.places and not lane.spare:
         states = {session.state for session in view.sessions.values() if session.lane == lane.key}
         if states & {State.LEASED, *ENDING}:
-            return f"the one session of its identity is {next(iter(states))}"
+            return f"the one session of its identity is {min(states)}"
     if request.covered_by is not None and request.covered_by.state is State.CREATING:
         return f"a session is still being created at {request.covered_by.provider!r}"
     counts = f"{view.by_state[State.LEASED]} leased, {view.by_state[State.CREATING]} being created"

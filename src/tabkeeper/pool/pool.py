@@ -19,21 +19,25 @@ from typing import Self, assert_never
 from tabkeeper.alerts.channel import Channel, Hook, HookChannel, LogChannel, find_hooks
 from tabkeeper.alerts.dispatch import Dispatcher
 from tabkeeper.alerts.webhook import Webhook
-from tabkeeper.clock import Clock, SystemClock
+from tabkeeper.clock import Clock, FleetClock, SystemClock
 from tabkeeper.config import PoolConfig, load_config, parse_duration
 from tabkeeper.errors import ConfigError, PoolClosedError, PoolError, QueueTimeoutError, TabkeeperError
 from tabkeeper.ledger.comparing import Tolerance
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.money import Money
-from tabkeeper.pool.board import MemoryBoard
+from tabkeeper.pool.asking import Ask, Asking
+from tabkeeper.pool.board import Board, MemoryBoard
 from tabkeeper.pool.checkup import Checkup
 from tabkeeper.pool.creation import Creation
 from tabkeeper.pool.explain import Explanation, explain_ended, explain_open
+from tabkeeper.pool.fleet import bound_platforms, is_shared, shared_board
+from tabkeeper.pool.handing import Handing
 from tabkeeper.pool.jobs import Jobs
 from tabkeeper.pool.keep import Keeper
 from tabkeeper.pool.lease import Lease, LeaseRequest
-from tabkeeper.pool.leasing import Ask, Leases
+from tabkeeper.pool.leasing import Leases
 from tabkeeper.pool.memory import remember
+from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.metrics import Metrics
 from tabkeeper.pool.model import (
     EVICTED_IN_USE,
@@ -47,8 +51,10 @@ from tabkeeper.pool.model import (
     Refuse,
     ReportLeak,
     Request,
+    Session,
     State,
 )
+from tabkeeper.pool.postgres import Hooks
 from tabkeeper.pool.proxied import Proxied
 from tabkeeper.pool.reconciling import Reconciled, Reconciler
 from tabkeeper.pool.routing import Router
@@ -72,6 +78,8 @@ from tabkeeper.vault import Vault
 log = logging.getLogger(__name__)
 
 _PACKAGE = str(Path(__file__).parents[1])
+_BOUND = 5.0
+"""Seconds that leaving a shared board may take when the pool could not be opened."""
 _NO_TAGS: Mapping[str, str] = {}
 
 
@@ -109,7 +117,8 @@ class SessionPool:
             )
         self.config = config
         self._given_providers = providers
-        self._clock: Clock = clock or SystemClock()
+        self._shared = is_shared(config, clock, inline=inline_ledger)
+        self._clock: Clock = FleetClock() if self._shared else clock or SystemClock()
         self._rng = rng or Random()  # noqa: S311 - ids and jitter, no secrets
         self._inline_ledger = inline_ledger
         self._keeps_jobs = isinstance(self._clock, SystemClock) if jobs is None else jobs
@@ -159,7 +168,7 @@ class SessionPool:
     @property
     def is_open(self) -> bool:
         """Whether it gives leases: it was opened, and does not drain or close."""
-        return self._ready and self._closing is None and not self._view.draining
+        return self._ready and self._closing is None and not self._board.draining
 
     # ── opening and closing ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -187,10 +196,11 @@ class SessionPool:
                 or {name: make_provider(name, settings) for name, settings in self.config.providers.items()}
             )
             rules = rules_from(self.config)
-            keeper = Keeper(rules, meters_from(self.config, self._ledger))
+            meters = meters_from(self.config, self._ledger)
+            keeper = Keeper(rules, meters)
             await remember(keeper, self._ledger, self.config, self._clock)
             self._view = View(rules, self._new_id, keeper)
-            self._board = MemoryBoard(self._view, self._clock, self._carry_out)
+            self._board = self._make_board(meters)
             counts = Counts()
             self._router = Router(
                 self.config,
@@ -215,7 +225,7 @@ class SessionPool:
                 clock=self._clock,
                 rng=self._rng,
                 patience=self.config.pool.close_timeout.total_seconds(),
-                ours=self._sessions.running.__contains__,
+                ours=lambda id_: id_ in self._sessions.running or id_ in self._view.sessions,
                 money_freed=self._board.money_freed,
                 exclusive=self._exclusive(),
             )
@@ -242,6 +252,16 @@ class SessionPool:
                 proxied=self._proxied,
                 refuse=self._refuse,
             )
+            self._handing = Handing(
+                providers=self._providers,
+                ledger=self._ledger,
+                clock=self._clock,
+                board=self._board,
+                sessions=self._sessions,
+                sweeper=self._sweeper,
+                vault=self._vault,
+                reach=self._creation.reach,
+            )
             self._profiles = ProfileStore(self._ledger, self._vault, self._clock, self.config.all_profiles)
             self._leases = Leases(
                 self.config,
@@ -254,6 +274,15 @@ class SessionPool:
                 proxied=self._proxied,
                 counts=counts,
                 router=self._router,
+                asking=Asking(
+                    self.config,
+                    clock=self._clock,
+                    board=self._board,
+                    proxied=self._proxied,
+                    require_key=self._profiles.require_key,
+                    bound=bound_platforms(self.config, self._providers, self._vault),
+                ),
+                take=self._handing.take,
             )
             self._checkup = Checkup(
                 self.config.health,
@@ -262,14 +291,18 @@ class SessionPool:
                 board=self._board,
                 clock=self._clock,
                 counts=counts,
+                take=self._handing.take,
             )
             for provider in self._providers.values():
                 await provider.start(self._sessions.lost)
+            if self._shared:
+                self._handing.attach(self._hooks_of_board, self._leases.end_holding)
+            await self._board.open()
             await self._sweep_first()
             self._watch = Watch(
                 self.config.alerts,
                 stats=self.stats,
-                view=self._view,
+                waiting=self._board.waiting,
                 counts=counts,
                 outbox=self._ledger.alerts,
                 clock=self._clock,
@@ -318,10 +351,21 @@ class SessionPool:
             await self._jobs.run("heartbeat")
         except BaseException:
             self._ready = False
+            if hasattr(self, "_board"):
+                await self._end_bounded("the board", self._board.aclose(), 2 * _BOUND)
             await self._end_providers(self.config.pool.close_timeout.total_seconds())
             await self._ledger.aclose()
             raise
         return self
+
+    def _make_board(self, meters: Mapping[str, Meter]) -> Board:
+        if not self._shared:
+            return MemoryBoard(self._view, self._clock, self._carry_out)
+        assert isinstance(self._clock, FleetClock)
+        self._hooks_of_board = Hooks(carry_out=self._carry_out)
+        return shared_board(
+            self.config, self._view, self._clock, self._hooks_of_board, ledger=self._ledger, meters=meters
+        )
 
     async def _sweep_first(self) -> None:
         """Take up what dead processes left; a provider that does not answer soon is no reason not to start."""
@@ -365,16 +409,20 @@ class SessionPool:
         await asyncio.shield(self._closing)
 
     def _start_draining(self) -> None:
-        if self._view.draining:
+        if self._board.draining:
             return
         self._board.drain()
-        for request in list(self._view.requests.values()):
+        for request in self._board.waiting():
             self._leases.refuse(
                 request, PoolClosedError("the pool is shutting down and gives no more leases")
             )
-        for session in list(self._view.sessions.values()):
-            if session.state in {State.IDLE, State.CREATING, State.UNHEALTHY}:
+        for session in self._board.mine():
+            if session.state in {State.IDLE, State.CREATING, State.UNHEALTHY} and not self._outlives(session):
                 self._board.end(session, "shutdown")
+
+    def _outlives(self, session: Session) -> bool:
+        """Whether other processes of a shared pool go on with a session when this one closes."""
+        return session.state is State.IDLE and session.lane.home is None and not self._board.alone
 
     async def _wait_for_leases(self, seconds: float) -> None:
         held = self._leases.held()
@@ -393,14 +441,17 @@ class SessionPool:
         bound = self.config.pool.close_timeout.total_seconds()
         self._start_draining()
         await self._wait_for_leases(grace)
-        for session in list(self._view.sessions.values()):
-            self._board.end(session, "shutdown")
+        await self._end_bounded("what was told to the board", self._board.settled(), bound)
+        for session in self._board.mine():
+            if not self._outlives(session):
+                self._board.end(session, "shutdown")
+        await self._end_bounded("what was told to the board", self._board.settled(), bound)
         await self._let_tasks_end(bound)
         self._sessions.stopping = True
         for task in list(self._sessions.tasks):
             task.cancel()
         await self._let_tasks_end(bound)
-        self._board.stop()
+        await self._end_bounded("the board", self._board.aclose(), 2 * bound + _BOUND)
         self._jobs.stop()
         await self._end_bounded("the sweeper", self._sweeper.aclose(), bound)
         await self._end_bounded("what is noted of proxies", self._proxied.save(), bound)
@@ -642,6 +693,8 @@ class SessionPool:
         self._check_opened()
         return take_stats(
             self._view,
+            self._board.mine(),
+            self._board.waiting(),
             self._leases.counts,
             self._profiles.stats(),
             sessions=self._sessions,
@@ -702,7 +755,7 @@ class SessionPool:
         return [*([LogChannel()] if settings.log else []), *find_hooks(settings.hooks), *hooks, *webhooks]
 
     def _open_sessions(self) -> list[tuple[str, str, int]]:
-        return [(session.id, str(session.state), session.uses) for session in self._view.sessions.values()]
+        return [(session.id, str(session.state), session.uses) for session in self._board.mine()]
 
     def _new_id(self) -> str:
         return f"{label_prefix(self._ledger.installation)}{self._rng.getrandbits(64):016x}"

@@ -24,17 +24,20 @@ async def recover(
     *,
     clock: Clock | None = None,
     take: Callable[[Debt], None] | None = None,
+    skip: Callable[[str], bool] = lambda _: False,
 ) -> list[Orphan]:
     """End and settle the sessions of dead processes; returns those that are done.
 
     A session of a provider that is not configured here is left to a process that has it. With `take`, sessions that
-    may outlive their owner at a provider are made this process's own and handed over; else each is tried once.
+    may outlive their owner at a provider are made this process's own and handed over; else each is tried once. Those
+    to `skip`, by their ids, are another's business.
     """
     clock = clock or SystemClock()
     done: list[Orphan] = []
     by_provider: dict[str, list[Orphan]] = {}
     for orphan in await ledger.orphans():
-        by_provider.setdefault(orphan.provider, []).append(orphan)
+        if not skip(orphan.session_id):
+            by_provider.setdefault(orphan.provider, []).append(orphan)
     for name, orphans in by_provider.items():
         provider = providers.get(name)
         if provider is None:

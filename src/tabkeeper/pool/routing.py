@@ -20,7 +20,7 @@ from tabkeeper.pool.board import Board
 from tabkeeper.pool.model import Lane, Session
 from tabkeeper.pool.plan import longest_life
 from tabkeeper.providers.base import Provider
-from tabkeeper.providers.route import Candidate, Ladder, by_cost
+from tabkeeper.providers.route import Candidate, by_cost
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +60,8 @@ class Router:
         self._habits = {name: await self._ledger.habits(name) for name in self._priced}
         self._used = await self._ledger.allowances_used()
         self._score()
-        for platform, ladder in list(self._view.ladders.items()):
-            rungs = by_cost(self._candidates(platform))
-            self._view.ladders[platform] = Ladder(
-                rungs, after=ladder.after, hold=ladder.hold, successes=ladder.successes
-            )
+        for platform in self._view.ladders:
+            self._board.told_route(platform, by_cost(self._candidates(platform)))
 
     def lease_over(self, platform: str, seconds: float) -> None:
         """A lease ended after this time."""
@@ -96,7 +93,9 @@ class Router:
             candidates = self._candidates(platform)
             self._view.costs[platform] = {c.name: c.cost for c in candidates}
             if self._view.rules.platforms[platform].routing == "cheapest":
-                self._view.routes[platform] = by_cost(candidates)
+                names = by_cost(candidates)
+                if names != self._view.routes[platform] and self._board.leads:
+                    self._board.told_route(platform, names)
 
     def _candidates(self, platform: str) -> list[Candidate]:
         named = self._view.rules.platforms[platform].providers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -90,6 +90,8 @@ class Sessions:
         self._router = router
         self.connections = Connections()
         self.running: dict[str, Running] = {}
+        self.end_unknown: Callable[[Session], None] = board.closed
+        """Ends what the board wants closed, and of which nothing is known here."""
         self.tasks: set[asyncio.Task[None]] = set()
         """All work under way; the pool's end waits for it."""
         self.prewarmed_in_vain = 0
@@ -133,7 +135,7 @@ class Sessions:
         running = self.running.get(session.id)
         if running is None:
             # Ended between the decision to create it and the money for it: there is nothing to close.
-            self._board.closed(session)
+            self.end_unknown(session)
         elif running.creating is not None:
             running.creating.cancel()
         else:
@@ -146,7 +148,7 @@ class Sessions:
         old = "lost" if session.state is State.LOST else "draining"
         self.note(session, "", old, session.reason + _figures(session))
         if running.browser is not None:
-            await self._disconnect(running.browser, session)
+            await self.leave(running.browser, session)
         if old == "lost":
             await self._tell_drift(running.remote, session)
         confirmed = await self._confirm_close(running)
@@ -173,7 +175,8 @@ class Sessions:
         self._board.money_freed()
         await self._router.session_over(session, seconds, uses=running.leases, received=received)
 
-    async def _disconnect(self, browser: SessionBrowser, session: Session) -> None:
+    async def leave(self, browser: SessionBrowser, session: Session) -> None:
+        """Disconnect from a session, which goes on."""
         try:
             async with asyncio.timeout(self._config.pool.clean_timeout.total_seconds()):
                 await browser.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
@@ -14,7 +15,7 @@ from tabkeeper.ledger.rates import accrued
 from tabkeeper.money import ZERO, Money
 from tabkeeper.pool.health import MB
 from tabkeeper.pool.kept import Kept, kept
-from tabkeeper.pool.model import ENDING, NEVER, State
+from tabkeeper.pool.model import ENDING, NEVER, Request, Session, State
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.view import ProviderView, View
 from tabkeeper.profiles.figures import ProfileStats
@@ -404,6 +405,8 @@ def session_stats(running: Running, clock: Clock) -> SessionStats:
 
 def take_stats(
     view: View,
+    mine: Sequence[Session],
+    waiting: Sequence[Request],
     counts: Counts,
     profiles: ProfileStats,
     *,
@@ -412,31 +415,32 @@ def take_stats(
     jobs: dict[str, JobStats],
     books: Standing,
 ) -> PoolStats:
-    """Count what the view holds now."""
+    """Count what a pool holds now: of a shared one, what this process has of it."""
     now = clock.monotonic()
-    ages = [now - session.created_at for session in view.sessions.values()]
-    places = Counter((s.lane.platform, s.provider, str(s.state)) for s in view.sessions.values())
+    ages = [now - session.created_at for session in mine]
+    states = Counter(session.state for session in mine)
+    places = Counter((s.lane.platform, s.provider, str(s.state)) for s in mine)
     scores = [running.health.score for running in sessions.running.values()] or [1.0]
     platforms = {name: dict.fromkeys(PlatformStats.model_fields, 0) for name in view.rules.platforms}
-    for session in view.sessions.values():
+    for session in mine:
         row = platforms[session.lane.platform]
         row["sessions"] += 1
         key = "ending" if session.state in ENDING else str(session.state)
         if key in row:
             row[key] += 1
-    for request in view.requests.values():
+    for request in waiting:
         platforms[request.lane.platform]["queued"] += 1
     for name, row in platforms.items():
         row["max_sessions"] = view.rules.platforms[name].max_sessions
     return PoolStats(
-        sessions=len(view.sessions),
+        sessions=len(mine),
         max_sessions=view.rules.max_sessions,
-        idle=view.by_state[State.IDLE],
-        leased=view.by_state[State.LEASED],
-        creating=view.by_state[State.CREATING],
-        unhealthy=view.by_state[State.UNHEALTHY],
-        ending=view.by_state[State.DRAINING] + view.by_state[State.LOST],
-        queued=len(view.requests),
+        idle=states[State.IDLE],
+        leased=states[State.LEASED],
+        creating=states[State.CREATING],
+        unhealthy=states[State.UNHEALTHY],
+        ending=states[State.DRAINING] + states[State.LOST],
+        queued=len(waiting),
         max_queued=view.rules.max_queued,
         leases=counts.leases,
         reused=counts.reused,
@@ -456,7 +460,7 @@ def take_stats(
         accounts={name: _account(provider, now) for name, provider in view.providers.items()},
         routes={name: _route(view, name, now) for name in view.rules.platforms},
         profiles=profiles,
-        tenants={name: n for name, n in view.leased_by_tenant.items() if n},
+        tenants=dict(Counter(one.covers.tenant for one in mine if one.state is State.LEASED and one.covers)),
         average_age_seconds=sum(ages) / len(ages) if ages else 0.0,
         errors=dict(counts.troubles),
         health=HealthStats(

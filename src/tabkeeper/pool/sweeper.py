@@ -36,7 +36,7 @@ class Sweeper:
     Args:
         providers, ledger, clock, rng: the pool's.
         patience: seconds for one call.
-        ours: whether a session, by our id, is in the pool's own hands.
+        ours: whether a session, by our id, is in the hands of this pool, in whichever process.
         money_freed: called when a hold was settled.
         exclusive: seconds after its creation at which a session without a label must be known to the ledger, by the
             name of each provider whose account nobody else uses.
@@ -76,9 +76,11 @@ class Sweeper:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="tabkeeper sweeper")
 
-    async def round(self) -> None:
+    async def round(self, *, strays: bool = True) -> None:
         """Take up what dead processes left, and end what providers run without an owner: at start and on schedule."""
         await self.take_over()
+        if not strays:
+            return
         for name, provider in self._providers.items():
             if not provider.capabilities.host_bound:
                 await self._end_strays(name, provider)
@@ -89,7 +91,7 @@ class Sweeper:
         Raises:
             LedgerError: the ledger could not be read.
         """
-        if await recover(self._ledger, self._providers, clock=self._clock, take=self.watch):
+        if await recover(self._ledger, self._providers, clock=self._clock, take=self.watch, skip=self._ours):
             self._money_freed()
 
     async def look_into_refusal(self, name: str) -> None:

@@ -10,8 +10,8 @@ from tabkeeper.alerts.rules import Sample, judge
 from tabkeeper.clock import Clock
 from tabkeeper.config import AlertSettings
 from tabkeeper.ledger.alerting import AlertOutbox
+from tabkeeper.pool.model import Request
 from tabkeeper.pool.stats import Counts, Frozen, PoolStats
-from tabkeeper.pool.view import View
 from tabkeeper.reports.books import Books
 
 EVERY = 60.0
@@ -42,14 +42,14 @@ class Watch:
         settings: AlertSettings,
         *,
         stats: Callable[[], PoolStats],
-        view: View,
+        waiting: Callable[[], list[Request]],
         counts: Counts,
         outbox: AlertOutbox,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._stats = stats
-        self._view = view
+        self._waiting = waiting
         self._counts = counts
         self._outbox = outbox
         self._clock = clock
@@ -60,7 +60,7 @@ class Watch:
         """Take a sample, and tell what it shows."""
         now, stats = self._clock.now(), self._stats()
         mono = self._clock.monotonic()
-        waiting = max((mono - request.arrived_at for request in self._view.requests.values()), default=0.0)
+        waiting = max((mono - request.arrived_at for request in self._waiting()), default=0.0)
         longest = max(waiting, self._counts.take_longest_wait())
         sample = PoolSample(
             at=now,

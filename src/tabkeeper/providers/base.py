@@ -219,6 +219,19 @@ class Provider(Protocol):
 
 
 @runtime_checkable
+class Shareable(Protocol):
+    """A provider whose sessions any process can use that knows their address."""
+
+    def take_over(self, session: RemoteSession) -> None:
+        """Look after a session that another process has created."""
+        ...
+
+    def let_go(self, provider_session_id: str) -> None:
+        """Leave a session to another process: it is not ended with this object."""
+        ...
+
+
+@runtime_checkable
 class Watchable(Protocol):
     """A provider whose sessions a person can watch; its `capabilities` say `live_view`."""
 

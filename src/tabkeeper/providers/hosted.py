@@ -218,6 +218,16 @@ class HostedProvider(ABC):
         known = self._known.get(provider_session_id)
         return known is not None and self._clock.monotonic() < known.over_at
 
+    def take_over(self, session: RemoteSession) -> None:
+        """See `Shareable.take_over`."""
+        self._note(session, None)
+
+    def let_go(self, provider_session_id: str) -> None:
+        """See `Shareable.let_go`."""
+        known = self._known.pop(provider_session_id, None)
+        if known is not None and known.label is not None:
+            self._labels.discard(known.label)
+
     async def get(self, provider_session_id: str) -> RemoteSession:
         """See `Provider.get`; a session that is over may still be known, and then does not run."""
         try:

@@ -5,7 +5,6 @@ Queries run in a thread, so the event loop never waits for the database.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import date
 from typing import Protocol, TypeVar
@@ -33,6 +32,10 @@ class ReadableLedger(Protocol):
     @property
     def reader(self) -> Engine:
         """Where queries go; nothing is written through it."""
+        ...
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run a query in a thread that the ledger's end waits for."""
         ...
 
     async def flush(self) -> None:
@@ -161,4 +164,4 @@ class Books:
         if isinstance(engine.pool, StaticPool):
             # A ledger in memory has one connection, whose transactions must not meet in two threads.
             return query(engine)
-        return await asyncio.to_thread(query, engine)
+        return await self._ledger.in_thread(lambda: query(engine))

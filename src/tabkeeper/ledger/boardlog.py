@@ -1,0 +1,382 @@
+"""The log that the processes of a shared pool write together: one order, one clock, one statement for each entry.
+
+It knows how to add, to read and to listen on PostgreSQL; what an entry means is the pool's business. It keeps one
+connection for statements and one that listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tabkeeper.errors import LedgerUnavailableError
+from tabkeeper.ledger.engines import is_away, is_worth_retrying, parse_url
+
+_CONNECT_S = 5
+_LOCK_MS = 3000
+_STATEMENT_MS = 10000
+_MOST_TOLD = 7900
+"""Bytes that a notification can carry (8000 is PostgreSQL's limit); a longer entry is read from its table."""
+_AT_ONCE = 500
+
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+# One row per board is the lock: its update orders the entries, and is released by the commit of the same statement.
+# Where the database's clock has jumped away from where the teller's own monotonic clock says that it must be, the
+# difference becomes the board's shift: no lease ends early because somebody set a clock.
+_APPEND = f"""
+WITH head AS (
+  UPDATE board_head SET
+    seq = seq + 1,
+    at = GREATEST(at + 1, %(least)s::bigint, LEAST({_NOW} + shift, %(most)s::bigint)),
+    shift = CASE
+      WHEN {_NOW} + shift BETWEEN COALESCE(%(least)s::bigint, 0) AND COALESCE(%(most)s::bigint, 9e18) THEN shift
+      ELSE GREATEST(at + 1, %(least)s::bigint, LEAST({_NOW} + shift, %(most)s::bigint)) - {_NOW}
+    END
+  WHERE board = %(board)s AND (%(expect)s::bigint IS NULL OR seq = %(expect)s::bigint)
+  RETURNING seq, at
+), entry AS (
+  INSERT INTO board_entry (board, seq, at, home, nonce, seen_seq, seen_sum, events)
+  SELECT %(board)s, seq, at, %(home)s, %(nonce)s, %(seen_seq)s, %(seen_sum)s, %(events)s FROM head
+  RETURNING seq, at
+), told AS (
+  SELECT pg_notify(%(channel)s, CASE WHEN %(long)s THEN seq::text
+    ELSE concat_ws(' ', seq, at, %(home)s::bigint, %(nonce)s::text, %(seen_seq)s::bigint, %(seen_sum)s::bigint,
+                   %(events)s::text) END)
+  FROM entry
+)
+SELECT entry.seq, entry.at FROM entry, told
+"""  # noqa: S608 - our words
+
+_COLUMNS = "seq, at, home, nonce, seen_seq, seen_sum, events"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One entry as it stands in the log; `at` in microseconds, `events` as text."""
+
+    seq: int
+    at: int
+    home: int
+    nonce: str
+    seen_seq: int
+    seen_sum: int
+    events: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberLine:
+    """A process that takes part in a board; `planner` is what it decides by."""
+
+    home: int
+    process_id: str
+    host: str
+    planner: str
+    beats: int
+
+
+class BoardLog:
+    """One process's way to the log of a board.
+
+    Args:
+        url: the ledger's address.
+        board: which of the boards in that database.
+        direct: an address that reaches the server itself, if `url` goes through a pooler.
+    """
+
+    def __init__(self, url: str, board: str, *, direct: str | None = None) -> None:
+        self._url = _for_psycopg(url)
+        self._direct = _for_psycopg(direct) if direct else self._url
+        self._pooled = direct is not None
+        self._board = board
+        self._channel = "tabkeeper_board_" + board
+        self._connection: psycopg.AsyncConnection[dict[str, Any]] | None = None
+        self._listener: psycopg.AsyncConnection[Any] | None = None
+        self._leads = False
+        self._one_by_one = asyncio.Lock()
+
+    # ── entries ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def append(
+        self,
+        *,
+        home: int,
+        nonce: str,
+        events: str,
+        seen_seq: int = 0,
+        seen_sum: int = 0,
+        expect: int | None = None,
+        least: int | None = None,
+        most: int | None = None,
+    ) -> Line | None:
+        """Add an entry, and return it as it was committed; None if the log's end is not at `expect`.
+
+        `least` and `most` are instants between which it must be now by the teller's own clock.
+
+        Raises:
+            LedgerUnavailableError: whether it was added is not known; `find` tells.
+            AlreadyToldError: an entry of this nonce is in the log.
+        """
+        values = {
+            "board": self._board,
+            "home": home,
+            "nonce": nonce,
+            "events": events,
+            "seen_seq": seen_seq,
+            "seen_sum": seen_sum,
+            "expect": expect,
+            "least": least,
+            "most": most,
+            "channel": self._channel,
+            "long": len(events.encode()) + 200 > _MOST_TOLD,
+        }
+        try:
+            rows = await self._run(_APPEND, values)
+        except psycopg.errors.UniqueViolation as error:
+            raise AlreadyToldError(nonce) from error
+        if not rows:
+            return None
+        return Line(
+            seq=rows[0]["seq"],
+            at=rows[0]["at"],
+            home=home,
+            nonce=nonce,
+            seen_seq=seen_seq,
+            seen_sum=seen_sum,
+            events=events,
+        )
+
+    async def tail(self, after: int) -> list[Line]:
+        """Return entries after a number, in order; not all, if there are very many."""
+        rows = await self._run(
+            f"SELECT {_COLUMNS} FROM board_entry WHERE board = %(board)s AND seq > %(after)s "  # noqa: S608
+            "ORDER BY seq LIMIT %(most)s",
+            {"board": self._board, "after": after, "most": _AT_ONCE},
+        )
+        return [Line(**row) for row in rows]
+
+    # ── snapshots ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def snapshot(self, planner: str) -> tuple[int, str] | None:
+        """Return the newest snapshot: its entry's number, and what was written. `planner` must be the same."""
+        rows = await self._run(
+            "SELECT seq, document FROM board_snapshot WHERE board = %(board)s AND planner = %(planner)s "
+            "ORDER BY seq DESC LIMIT 1",
+            {"board": self._board, "planner": planner},
+        )
+        return (rows[0]["seq"], rows[0]["document"]) if rows else None
+
+    async def save(self, seq: int, planner: str, document: str, *, keep_entries: int) -> None:
+        """Write a snapshot, and drop what no one needs any more: older snapshots, and entries before the last two."""
+        await self._run(
+            "INSERT INTO board_snapshot (board, seq, planner, document) "
+            "VALUES (%(board)s, %(seq)s, %(planner)s, %(document)s) ON CONFLICT DO NOTHING",
+            {"board": self._board, "seq": seq, "planner": planner, "document": document},
+        )
+        await self._run(
+            "WITH kept AS (SELECT seq FROM board_snapshot WHERE board = %(board)s ORDER BY seq DESC LIMIT 2), "
+            "old AS (DELETE FROM board_snapshot WHERE board = %(board)s AND seq < (SELECT min(seq) FROM kept)) "
+            "DELETE FROM board_entry WHERE board = %(board)s "
+            "AND seq <= (SELECT min(seq) FROM kept) - %(keep)s AND (SELECT count(*) FROM kept) = 2",
+            {"board": self._board, "keep": keep_entries},
+        )
+
+    # ── who takes part ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def begin(self) -> None:
+        """Make the board, if nobody has yet."""
+        await self._run(
+            "INSERT INTO board_head (board, seq, at, shift) VALUES (%(board)s, 0, 0, 0) ON CONFLICT DO NOTHING",
+            {"board": self._board},
+        )
+
+    @contextlib.asynccontextmanager
+    async def joining(self) -> AsyncIterator[None]:
+        """Let nobody else join meanwhile.
+
+        Raises:
+            LedgerUnavailableError: the database is away.
+        """
+        connection = await self._connect(self._url)
+        try:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL lock_timeout = '30s'")
+                await connection.execute("SET LOCAL statement_timeout = '40s'")
+                await connection.execute(
+                    "SELECT pg_advisory_xact_lock(hashtext('tabkeeper join'), hashtext(%s))", (self._board,)
+                )
+                yield
+        except psycopg.Error as error:
+            raise LedgerUnavailableError(f"the board's database is away: {error}") from error
+        finally:
+            await _close(connection)
+
+    async def roll(self) -> list[MemberLine]:
+        """Return who takes part, as they wrote themselves down."""
+        rows = await self._run(
+            "SELECT home, process_id, host, planner, beats FROM board_member WHERE board = %(board)s ORDER BY home",
+            {"board": self._board},
+        )
+        return [MemberLine(**row) for row in rows]
+
+    async def arrive(self, home: int, process: str, host: str, planner: str) -> None:
+        """Write down who a member is, for people and for `beat`."""
+        await self._run(
+            "INSERT INTO board_member (board, home, process_id, host, planner, beats, joined_at) VALUES (%(board)s, "
+            "%(home)s, %(process)s, %(host)s, %(planner)s, 0, (SELECT at FROM board_head WHERE board = %(board)s)) "
+            "ON CONFLICT DO NOTHING",
+            {"board": self._board, "home": home, "process": process, "host": host, "planner": planner},
+        )
+
+    async def beat(self, home: int) -> tuple[int, dict[int, int]]:
+        """Say that a member lives; return the number of the last entry, and how often each member has said so."""
+        rows = await self._run(
+            "WITH mine AS (UPDATE board_member SET beats = beats + 1 WHERE board = %(board)s AND home = %(home)s) "
+            "SELECT h.seq, m.home, m.beats FROM board_head h LEFT JOIN board_member m ON m.board = h.board "
+            "WHERE h.board = %(board)s",
+            {"board": self._board, "home": home},
+        )
+        assert rows, f"there is no board {self._board!r}"
+        return rows[0]["seq"], {row["home"]: row["beats"] for row in rows if row["home"] is not None}
+
+    async def depart(self, homes: Sequence[int]) -> None:
+        """Strike members off."""
+        await self._run(
+            "DELETE FROM board_member WHERE board = %(board)s AND home = ANY(%(homes)s)",
+            {"board": self._board, "homes": list(homes)},
+        )
+
+    # ── listening, and who does the jobs of all ────────────────────────────────────────────────────────────────────
+
+    async def listen(self, pause: float) -> AsyncGenerator[Line | int | None, None]:
+        """Yield entries as they are committed: whole, by their number if long, and None now and then.
+
+        Raises:
+            LedgerUnavailableError: the connection is lost.
+        """
+        try:
+            self._listener = await self._connect(self._direct)
+            await self._listener.execute(f'LISTEN "{self._channel}"')
+            yield None
+            while True:
+                async for told in self._listener.notifies(timeout=pause):
+                    yield _told(told.payload)
+                await self._try_to_lead()
+                yield None
+        except psycopg.Error as error:
+            raise LedgerUnavailableError(f"the board's database is away: {error}") from error
+        finally:
+            self._leads = False
+            await _close(self._listener)
+            self._listener = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process does the jobs that are done once for all: it holds the lock while it is connected."""
+        return self._leads
+
+    async def _try_to_lead(self) -> None:
+        assert self._listener is not None
+        if not self._leads:
+            cursor = await self._listener.execute(
+                "SELECT pg_try_advisory_lock(hashtext('tabkeeper'), hashtext(%s)) AS ours", (self._board,)
+            )
+            row = await cursor.fetchone()
+            self._leads = bool(row and row["ours"])
+
+    # ── connections ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _run(self, sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        async with self._one_by_one:
+            return await self._run_now(sql, values)
+
+    async def _run_now(self, sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = await self._connect(self._url)
+            cursor = await self._connection.execute(sql, values)
+            return list(await cursor.fetchall()) if cursor.description else []
+        except psycopg.errors.UniqueViolation:
+            raise
+        except (psycopg.Error, OSError) as error:
+            await self.disconnect()
+            if is_away(error) or is_worth_retrying(error) or isinstance(error, OSError):
+                raise LedgerUnavailableError(f"the board's database is away: {error}") from error
+            raise
+        except asyncio.CancelledError:
+            # The server may be in the middle of it.
+            await self.disconnect()
+            raise
+
+    async def _connect(self, url: str) -> psycopg.AsyncConnection[dict[str, Any]]:
+        pooled = self._pooled and url == self._url
+        # A pooler in transaction mode knows neither start-up options nor prepared statements of ours.
+        options = "" if pooled else f"-c lock_timeout={_LOCK_MS} -c statement_timeout={_STATEMENT_MS}"
+        try:
+            return await psycopg.AsyncConnection.connect(
+                url,
+                autocommit=True,
+                row_factory=dict_row,
+                connect_timeout=_CONNECT_S,
+                options=options or None,
+                application_name="tabkeeper board",
+                prepare_threshold=None if pooled else 2,
+                keepalives_idle=5,
+                keepalives_interval=2,
+                keepalives_count=3,
+                tcp_user_timeout=8000,
+            )
+        except (psycopg.Error, OSError) as error:
+            raise LedgerUnavailableError(f"the board's database is away: {error}") from error
+
+    async def disconnect(self) -> None:
+        """Drop the connection for statements; the next one makes another."""
+        connection, self._connection = self._connection, None
+        await _close(connection)
+
+    async def aclose(self) -> None:
+        """Close both connections."""
+        await self.disconnect()
+        await _close(self._listener)
+        self._listener = None
+
+
+class AlreadyToldError(Exception):
+    """The log holds an entry of this nonce."""
+
+
+def new_nonce() -> str:
+    """Make what tells an entry from all others."""
+    return secrets.token_hex(8)
+
+
+def _told(payload: str) -> Line | int:
+    if " " not in payload:
+        return int(payload)
+    seq, at, home, nonce, seen_seq, seen_sum, events = payload.split(" ", 6)
+    return Line(
+        seq=int(seq),
+        at=int(at),
+        home=int(home),
+        nonce=nonce,
+        seen_seq=int(seen_seq),
+        seen_sum=int(seen_sum),
+        events=events,
+    )
+
+
+def _for_psycopg(url: str) -> str:
+    return parse_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def _close(connection: psycopg.AsyncConnection[Any] | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(Exception):
+            await connection.close()

@@ -1,0 +1,159 @@
+"""Several pools on one PostgreSQL are one pool: limits, queue, idle sessions and jobs are theirs together."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from tabkeeper.errors import ConfigError, LeaseLostError, QueueTimeoutError
+
+from .fleet import a_config, fleet, until
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.xdist_group("fleet"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_for_others() -> Iterator[None]:
+    """A thread that reads while its pool closes lets go of its connection late: not in somebody else's test."""
+    yield
+    gc.collect()
+
+
+async def test_an_idle_session_made_by_one_process_is_leased_by_another(postgres_url: str) -> None:
+    async with fleet(postgres_url, 2) as f:
+        one, two = f.pools
+        first = await one.get_session("web")
+        await first.release()
+        await until(lambda: two._view.idle)
+        second = await two.get_session("web")
+        assert second.session_id == first.session_id
+        assert not second.is_new
+        assert len(f.account.sessions) == 1
+        await second.release()
+        await until(lambda: two.stats().idle == 1)
+        assert one.stats().idle == 0
+
+
+async def test_limits_hold_over_all_processes_and_the_order_is_global(postgres_url: str) -> None:
+    async with fleet(postgres_url, 2, max_sessions=2) as f:
+        one, two = f.pools
+        held = [await one.get_session("web"), await two.get_session("web")]
+        order: list[str] = []
+
+        async def wait(pool, name, priority):
+            async with pool.get_session("web", priority=priority):
+                order.append(name)
+
+        waiting = []
+        for pool, name, priority in ((one, "low", 0), (two, "second", 1), (one, "first", 2)):
+            waiting.append(asyncio.create_task(wait(pool, name, priority)))
+            count = len(waiting)
+            await until(lambda n=count: len(one._view.requests) == len(two._view.requests) == n)
+        await held[0].release()
+        await asyncio.gather(*waiting)
+        assert order == ["first", "second", "low"]
+        await held[1].release()
+        assert f.account.peak == 2
+
+
+async def test_tenants_and_budgets_hold_over_all_processes(postgres_url: str) -> None:
+    async with fleet(
+        postgres_url,
+        2,
+        max_sessions=6,
+        tenants={"acme": {"max_sessions": 1}},
+        budgets=[{"name": "all", "limit": "1.00", "period": "total"}],
+    ) as f:
+        one, two = f.pools
+        first = await one.get_session("web", tenant="acme")
+        with pytest.raises(QueueTimeoutError, match="acme"):
+            await two.get_session("web", tenant="acme", timeout=0.5)
+        other = await two.get_session("web", tenant="zorg")
+        await other.release()
+        await first.release()
+
+
+async def test_a_process_that_leaves_hands_its_idle_sessions_on(postgres_url: str) -> None:
+    async with fleet(postgres_url, 2) as f:
+        one, two = f.pools
+        lease = await one.get_session("web")
+        await lease.release()
+        await until(lambda: one.stats().idle == 1)
+        await one.close()
+        await until(lambda: two.stats().idle == 1)
+        again = await two.get_session("web")
+        assert again.session_id == lease.session_id
+        await again.release()
+        f.pools.remove(one)
+
+
+async def test_the_last_process_closes_everything(postgres_url: str) -> None:
+    async with fleet(postgres_url, 2) as f:
+        for pool in f.pools:
+            lease = await pool.get_session("web")
+            await lease.release()
+        for pool in list(f.pools):
+            await pool.close()
+        assert f.account.open == []
+
+
+async def test_a_process_taken_for_dead_loses_what_it_leased_and_comes_back(postgres_url: str) -> None:
+    async with fleet(postgres_url, 2) as f:
+        one, two = f.pools
+        lease = await one.get_session("web")
+        home = one._board.home
+        two._board._tell("bury", home, False)
+        await until(lambda: one._board.home not in {0, home})
+        with pytest.raises(LeaseLostError):
+            _ = lease.connect_url
+        await lease.release()  # harmless
+        await until(lambda: lease.session_id not in two._view.sessions)
+        again = await one.get_session("web")
+        assert again.session_id != lease.session_id
+        await again.release()
+
+
+async def test_copies_that_disagree_are_loaded_anew_and_loudly(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fleet(postgres_url, 2) as f:
+        one, two = f.pools
+        lease = await one.get_session("web")
+        two._board.replica.sum += 1  # as a copy that came to another decision
+        two._board.replica.sums[two._board.replica.seq] += 1
+        await lease.release()
+        again = await two.get_session("web")
+        await again.release()
+        await until(lambda: one._board.reloads + two._board.reloads > 0)
+        for pool in (one, two, one):
+            more = await pool.get_session("web")
+            await more.release()
+        await until(lambda: one._board.replica.sum == two._board.replica.sum)
+    assert "differs from that of process" in caplog.text
+
+
+async def test_who_has_another_configuration_is_told_so(postgres_url: str) -> None:
+    async with fleet(postgres_url, 1) as f:
+        with pytest.raises(ConfigError, match=r"have another configuration"):
+            await f.start(a_config(postgres_url, max_sessions=4))
+        other = await f.start(a_config(postgres_url, max_sessions=4, name="other"))
+        lease = await other.get_session("web")
+        await lease.release()
+
+
+async def test_jobs_of_all_are_done_by_one_and_handed_over(postgres_url: str) -> None:
+    async with fleet(postgres_url, 2) as f:
+        one, two = f.pools
+        await until(lambda: one._board.leads or two._board.leads)
+        leader, other = (one, two) if one._board.leads else (two, one)
+        assert not other._board.leads
+        assert (await other.run_job("reconcile")).last_result == "another process does it"
+        await leader.close()
+        await until(lambda: other._board.leads, 5)
