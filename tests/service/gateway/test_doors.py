@@ -69,14 +69,16 @@ async def test_a_full_queue_is_429_and_a_spent_budget_402_before_the_upgrade(sql
     ) as here:
         async with here.connect("platform=web") as first:
             assert (await call(first, "Browser.getVersion"))["said"] > 0
-            waiting = asyncio.ensure_future(refused(here.connect("platform=web&timeout=3s")))
+            waiting = asyncio.ensure_future(here.connect("platform=web&timeout=60s").__aenter__())
             await here.until(lambda: here.pool.waiting())
             status, problem = await refused(here.connect("platform=web"))
             assert (status, problem["type"]) == (429, "urn:tabkeeper:problem:queue-full")
             assert "1 requests wait" in problem["detail"]
-            status, problem = await waiting
+            waiting.cancel()
+            await here.until(lambda: not here.pool.waiting())
+            status, problem = await refused(here.connect("platform=web&timeout=300ms"))
             assert (status, problem["type"]) == (429, "urn:tabkeeper:problem:queue-timeout")
-            assert problem["waited_seconds"] >= 2.9
+            assert problem["waited_seconds"] >= 0.3
         status, problem = await refused(here.connect("platform=dear"))
         assert (status, problem["budget"], problem["limit"]) == (402, "daily", "1.00")
 
@@ -132,7 +134,7 @@ async def test_what_ends_a_lease_is_told_by_the_close_code(sqlite_url):
         parrot=Parrot(),
         providers={"local": {"kind": "local", "isolation": "process", "rates": {"per_hour": "36"}}},
     ) as here:
-        async with here.connect("platform=web&max_duration=150ms") as client:
+        async with here.connect("platform=web&max_duration=1s") as client:
             assert await closed(client) == (4001, "the lease's time is up")
         async with here.connect("platform=web&max_cost=0.02") as client:
             assert await closed(client) == (4003, "its max_cost of 0.02 is spent")
