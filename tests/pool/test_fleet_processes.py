@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.kill, pytest.mark.proof, pytest.
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(not PROOF, reason="a long one: make proof")
 async def test_limits_tenants_and_a_hard_budget_hold_at_every_instant(
     postgres_url: str, record_property
 ) -> None:
@@ -41,6 +42,7 @@ async def test_limits_tenants_and_a_hard_budget_hold_at_every_instant(
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(not PROOF, reason="a long one: make proof")
 async def test_without_the_shared_board_the_limit_is_passed(postgres_url: str) -> None:
     """The control: the same processes, each with a board of its own."""
     async with crew(postgres_url, max_sessions=4, shared=False) as c:
@@ -69,6 +71,7 @@ async def test_what_a_killed_process_had_is_reclaimed(postgres_url: str, record_
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(not PROOF, reason="a long one: make proof")
 async def test_a_frozen_process_that_comes_back_does_no_harm(postgres_url: str) -> None:
     async with crew(postgres_url, max_sessions=2, heartbeat="2s") as c:
         (frozen,) = await c.start(tasks=2, hold=8.0, at_once=2)
