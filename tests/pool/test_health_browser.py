@@ -19,6 +19,8 @@ from tabkeeper.providers.local import LocalProvider
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 PROOF = bool(os.environ.get("TABKEEPER_PROOF"))
+NOTICED = 1.0
+"""Seconds after which a death is known, on a machine with more to do than it can."""
 PAGE = "data:text/html,<title>here</title><p>hello"
 
 
@@ -92,7 +94,9 @@ async def test_browsers_killed_under_load_are_lent_to_nobody_and_good_ones_serve
         done.set()
         await asyncio.gather(*workers)
         stats = pool.stats()
-    dead = [who for who, at in granted if who in killed and at > killed[who]]
+    # A grant in the very moment of the kill cannot know of it: its holder is told at once that it lost the lease.
+    dead = [who for who, at in granted if who in killed and at > killed[who] + NOTICED]
+    assert {who for who, at in granted if who in killed and at > killed[who]} <= {who for who, _ in broken}
     with capsys.disabled():
         print(
             f"\n{len(killed)} browsers killed under {len(granted)} leases: {len(dead)} got a dead one, "
