@@ -20,11 +20,16 @@ from .site import site
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
-PARTS = 20 if PROOF else 1
-"""Of each kind of isolation; apart, so that a run that is broken off has shown something."""
+PARTS = {"context": 32, "process": 8} if PROOF else {"context": 1, "process": 1}
+"""Of each kind of isolation; apart, so that a run that is broken off has shown something.
+
+Most share one browser by contexts, for that is where a leak would be; a process has a directory of its own besides.
+"""
 SEQUENCES = 25 if PROOF else 2
 """Of each part."""
 LEASES = 3
+GROUPS = {"context": "browser", "process": "browser-process" if PROOF else "browser"}
+"""At full count both kinds run at once; in the suite all browsers take turns."""
 TENANTS = ("acme", "beta", "zorg")
 
 PLANT = """async (mark) => {
@@ -145,8 +150,14 @@ WILD: list[Callable[..., Any]] = [
 
 @pytest.mark.proof
 @pytest.mark.timeout(1800 if PROOF else 120)
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("isolation", ["context", "process"])
+@pytest.mark.parametrize(
+    ("isolation", "part"),
+    [
+        pytest.param(kind, part, marks=pytest.mark.xdist_group(GROUPS[kind]))
+        for kind, parts in PARTS.items()
+        for part in range(parts)
+    ],
+)
 async def test_three_tenants_in_random_order_never_see_each_other(
     isolation, part: int, tmp_path: Path, record_property
 ):
