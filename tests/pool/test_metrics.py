@@ -10,9 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tabkeeper.cli.app import run
 from tabkeeper.clock import SystemClock, VirtualClock
 from tabkeeper.config import load_config
+from tabkeeper.pool.counts import WAITS, Histogram
 from tabkeeper.pool.metrics import exposition
 from tabkeeper.pool.pool import SessionPool
-from tabkeeper.pool.stats import WAITS, Histogram, PoolStats
+from tabkeeper.pool.stats import PoolStats
 from tabkeeper.testing import FakeProvider, run_virtual
 
 from .world import World, world

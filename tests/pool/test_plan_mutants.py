@@ -24,7 +24,7 @@ from .builders import Table, a_view
 from .walk import WORLDS, Walk
 
 ROOM = Path(pool.__file__).parent
-MODULES = ("queue", "keep", "view", "plan", "referee", "board")
+MODULES = ("queue", "keep", "lanes", "timers", "view", "plan", "referee", "board")
 
 MUTANTS: dict[str, tuple[str, str, str]] = {
     # queue.py
@@ -46,7 +46,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "an identity has two sessions": ("plan", "lane.key.identity is not None and lane.places:", "False:"),
     "anybody's end makes room for an identity": ("plan", "session.lane == lane.key)", "True)"),
     "who comes back gets any session": ("plan", "lane.idle.get(request.wants) or ", ""),
-    "lanes of identities are kept for ever": ("view", "del self.lanes[lane.key]", "return"),
+    "lanes of identities are kept for ever": ("lanes", "del self.lanes[lane.key]", "return"),
     # by value
     "the most valuable place goes": ("plan", "return min(weighed", "return max(weighed"),
     # in use: `IN_USE`
@@ -94,7 +94,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     # view.py
     "tenant limit off by one": (
-        "view",
+        "lanes",
         "self.leased_by_tenant[tenant] >= limit",
         "self.leased_by_tenant[tenant] > limit",
     ),
@@ -127,25 +127,25 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "            if session.stale_at <= now:",
         "            if False:",
     ),
-    "a check may take for ever": ("view", "return thing.check_by", "return NEVER"),
+    "a check may take for ever": ("timers", "return thing.check_by", "return NEVER"),
     "leases outlive the money": (
         "view",
         "min(now + request.lease_seconds, session.dies_at)",
         "now + request.lease_seconds",
     ),
     "no timer for ending sessions": (
-        "view",
+        "timers",
         "if thing.state in ENDING:\n            return thing.close_by",
         "pass",
     ),
     "no timer for idle sessions": (
-        "view",
+        "timers",
         "return min(thing.keep_until, thing.fresh_until, thing.stale_at)",
         "return min(thing.fresh_until, thing.stale_at)",
     ),
-    "an earlier timer is not set": ("view", "if at >= thing.timer_at:", "if thing.timer_at < NEVER:"),
+    "an earlier timer is not set": ("timers", "if at >= thing.timer_at:", "if thing.timer_at < NEVER:"),
     "timers sleep over what is due": (
-        "view",
+        "timers",
         "while self._timers and self._timers[0][0] <= now:",
         "while self._timers and self._timers[0][0] < now:",
     ),
@@ -155,12 +155,12 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "            pass",
     ),
     "a passed-over lane is forgotten": (
-        "view",
+        "lanes",
         "            self._offer_head(lane)\n\n    def park",
         "            pass\n\n    def park",
     ),
     "a lane's later head forgets the first": (
-        "view",
+        "lanes",
         "            if promised:\n                aside.add",
         "            if False:\n                aside.add",
     ),

@@ -1,36 +1,27 @@
-"""How a session is reached: one Playwright connection per browser, fresh contexts per lease, bytes counted.
+"""What one session's leases open in its browser: fresh contexts, or one that stays, and what is left of them.
 
-The only room of the pool that knows Playwright. It decides nothing about sessions; it says whether one is clean.
+With `connection`, `traffic` and `traces` the only rooms of the pool that know Playwright. It decides nothing about
+sessions; it says whether one is clean.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
-from playwright.async_api import (
-    Browser,
-    BrowserContext,
-    CDPSession,
-    Page,
-    Playwright,
-    Route,
-    async_playwright,
-)
+from playwright.async_api import Browser, BrowserContext, Page, Route
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
+from tabkeeper.pool.connection import Connection
 from tabkeeper.pool.health import Trouble
-from tabkeeper.pool.spans import span
-from tabkeeper.pool.traces import Belongings, belongings, context_id, remaining
+from tabkeeper.pool.traces import belongings, context_id, remaining
 from tabkeeper.pool.trackers import is_tracker
+from tabkeeper.pool.traffic import Meter
 from tabkeeper.profiles.state import BrowserState
 from tabkeeper.providers.base import ProxySpec
-
-log = logging.getLogger(__name__)
 
 _PAUSES = (0.01, 0.05, 0.2, 0.5)
 """Seconds between looks for what a lease left, before it is taken to stay."""
@@ -69,187 +60,6 @@ async def browser_state(context: BrowserContext, before: BrowserState | None) ->
         size = page.viewport_size
         viewport = None if size is None else {"width": size["width"], "height": size["height"]}
     return BrowserState(storage=storage, user_agent=user_agent, viewport=viewport)
-
-
-class Driver:
-    """Playwright's own process, started when the first lease wants a page and shared by the pool's sessions."""
-
-    def __init__(self) -> None:
-        self._starting: asyncio.Task[Playwright] | None = None
-
-    @property
-    def _broken(self) -> bool:
-        assert self._starting is not None
-        return self._starting.cancelled() or self._starting.exception() is not None
-
-    def forget(self, playwright: Playwright) -> None:
-        """Its process has ended: start another when next needed."""
-        task = self._starting
-        if task is not None and task.done() and not self._broken and task.result() is playwright:
-            self._starting = None
-
-    async def playwright(self) -> Playwright:
-        """Return the running driver."""
-        if self._starting is None or (self._starting.done() and self._broken):
-            self._starting = asyncio.create_task(async_playwright().start(), name="tabkeeper-playwright")
-        return await asyncio.shield(self._starting)
-
-    async def aclose(self) -> None:
-        """Stop the driver."""
-        if self._starting is not None:
-            starting, self._starting = self._starting, None
-            await (await starting).stop()
-
-
-class Connection:
-    """One Playwright connection to one browser. Sessions that share a browser share it, too.
-
-    Two connections to one browser would see each other's pages: Playwright shows contexts it did not make as part of
-    the default one.
-    """
-
-    def __init__(self, driver: Driver, connect_url: str, *, shared: bool) -> None:
-        self._driver = driver
-        self._shared = shared
-        self._connect_url = connect_url
-        self._connecting: asyncio.Task[Browser] | None = None
-        self._listeners: list[Callable[[str], None]] = []
-        self.given: set[BrowserContext] = set()
-        """Contexts that were there before us."""
-        self.cdp: CDPSession | None = None
-        """To the browser itself; None if it does not let us look."""
-        self.at_first: Belongings | None = None
-        """What there was before us, where the browser is one session's alone."""
-        self.touched = ""
-        """What somebody did in a context that was there before us; it cannot be undone with certainty."""
-
-    @property
-    def made(self) -> Browser | None:
-        """The connected browser, if anybody has connected yet and it worked."""
-        task = self._connecting
-        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
-            return None
-        return task.result()
-
-    @property
-    def in_use(self) -> bool:
-        """Whether a session listens."""
-        return bool(self._listeners)
-
-    def listen(self, on_lost: Callable[[str], None]) -> None:
-        """Call `on_lost` if the connection drops while somebody wants it."""
-        self._listeners.append(on_lost)
-
-    async def browser(self) -> Browser:
-        """Connect on first use, and again after a failure."""
-        if self._connecting is None or (self._connecting.done() and self.made is None):
-            self._connecting = asyncio.create_task(self._connect(), name="tabkeeper-connect")
-        connecting = self._connecting
-        try:
-            return await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not connecting.cancelled() or (task is not None and task.cancelling()):
-                raise
-            # Nobody cancelled the caller: the session ended while it was being connected to.
-            raise PlaywrightError("the session ended while it was being connected to") from None
-
-    async def _connect(self) -> Browser:
-        with span("connect"):
-            return await self._reach()
-
-    async def _reach(self) -> Browser:
-        playwright = await self._driver.playwright()
-        try:
-            browser = await playwright.chromium.connect_over_cdp(self._connect_url)
-        except PlaywrightError as error:
-            if type(error).__name__ != "TargetClosedError":
-                raise
-            self._driver.forget(playwright)  # its process has died
-            playwright = await self._driver.playwright()
-            browser = await playwright.chromium.connect_over_cdp(self._connect_url)
-        self.given = set(browser.contexts)
-        await self._look_around(browser)
-        browser.on("disconnected", lambda _: self._disconnected(browser))
-        return browser
-
-    async def _look_around(self, browser: Browser) -> None:
-        for context in self.given:
-            context.on("page", lambda _: self._touch("a page was opened in the default context"))
-            for page in context.pages:
-                page.on("framenavigated", lambda _: self._touch("the browser's own page was used"))
-        try:
-            self.cdp = await browser.new_browser_cdp_session()
-            self.at_first = None if self._shared else await belongings(self.cdp)
-        except PlaywrightError as error:
-            self.cdp = self.at_first = None
-            log.debug("this browser does not tell what is in it: %s", error)
-
-    def _touch(self, what: str) -> None:
-        self.touched = what
-
-    def _disconnected(self, browser: Browser) -> None:
-        if self.made is not browser:
-            return  # we ended it ourselves, and whoever listens by now is on the next one
-        for on_lost in list(self._listeners):
-            on_lost("browser disconnected")
-
-    async def check(self) -> None:
-        """Tell the listeners if the connection is dead; Playwright says nothing when its own process dies."""
-        browser = self.made
-        if browser is None:
-            return
-        try:
-            await (await browser.new_browser_cdp_session()).detach()
-        except PlaywrightError:
-            self._disconnected(browser)
-
-    async def ping(self) -> None:
-        """Make the connected browser answer.
-
-        Raises:
-            playwright.async_api.Error: it does not.
-        """
-        assert self.made is not None
-        cdp = await self.made.new_browser_cdp_session()
-        await cdp.send("Browser.getVersion")
-        await cdp.detach()
-
-    async def release(self, on_lost: Callable[[str], None]) -> None:
-        """Stop listening; the last one to do so ends the connection, and with it the contexts made through it."""
-        if on_lost in self._listeners:
-            self._listeners.remove(on_lost)
-        if self._listeners or self._connecting is None:
-            return
-        task, self._connecting = self._connecting, None
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is None:
-            await task.result().close()
-
-
-class Connections:
-    """The connections of one pool: one for each browser."""
-
-    def __init__(self) -> None:
-        self.driver = Driver()
-        self._shared: dict[str, Connection] = {}
-
-    def to(self, connect_url: str, *, shared: bool) -> Connection:
-        """Return the connection to a browser; nothing is connected yet."""
-        if not shared:
-            return Connection(self.driver, connect_url, shared=False)
-        known = self._shared.get(connect_url)
-        if known is None:
-            # A browser that was restarted has a new address: forget those that nobody listens to any more.
-            self._shared = {url: c for url, c in self._shared.items() if c.in_use}
-            known = self._shared[connect_url] = Connection(self.driver, connect_url, shared=True)
-        return known
-
-    async def aclose(self) -> None:
-        """Stop Playwright."""
-        await self.driver.aclose()
 
 
 def _playwright_proxy(proxy: ProxySpec) -> dict[str, str]:
@@ -442,106 +252,3 @@ class SessionBrowser:
                     await context.close()
         finally:
             await self._connection.release(self._on_lost)
-
-
-class Meter:
-    """Counts the bytes that pages received over the network, headers included, as Chromium reports them.
-
-    Requests of workers in other processes are not seen, so the figure is a lower bound.
-    """
-
-    def __init__(
-        self,
-        limit: int | None = None,
-        on_limit: Callable[[], object] | None = None,
-        on_navigation: Callable[[float], object] | None = None,
-    ) -> None:
-        self.received = 0
-        """Bytes of finished and unfinished requests since the session began."""
-        self._limit = limit
-        self._on_limit = on_limit
-        self._on_navigation = on_navigation
-        self._asked: dict[str, float] = {}
-        self._attaching: dict[Page, asyncio.Task[None]] = {}
-        self._partial: dict[str, int] = {}
-
-    def watch(self, page: Page) -> None:
-        """Begin to count for a page (called by Playwright for every new one, popups included)."""
-        if page not in self._attaching:
-            self._attaching[page] = asyncio.create_task(self._attach(page), name="tabkeeper-meter")
-            page.on("close", lambda closed: self._attaching.pop(closed, None))
-
-    async def attached(self, page: Page) -> None:
-        """Return when the page's requests are being counted."""
-        self.watch(page)
-        attaching = self._attaching.get(page)
-        if attaching is None:
-            return
-        await asyncio.wait({attaching})
-        if attaching.cancelled():
-            # Nobody cancelled the caller: the session ended while the page was opening.
-            raise PlaywrightError("the session ended while a page was being opened")
-        attaching.result()
-
-    async def _attach(self, page: Page) -> None:
-        try:
-            cdp: CDPSession = await page.context.new_cdp_session(page)
-            cdp.on("Network.dataReceived", self._data)
-            cdp.on("Network.loadingFinished", self._finished)
-            if self._on_navigation is not None:
-                cdp.on("Network.requestWillBeSent", self._sent)
-            await cdp.send("Network.enable")
-        except PlaywrightError as error:  # the page closed meanwhile: nothing to count
-            log.debug("a page ended before it could be metered: %s", error)
-
-    def heard(self, method: str, event: dict[str, Any]) -> None:
-        """Count an event of the protocol's network domain that somebody else listens to; nonsense counts nothing."""
-        size = event.get("encodedDataLength")
-        if (
-            not isinstance(event.get("requestId"), str)
-            or not isinstance(size, int | float)
-            or not size < 2**63
-        ):
-            return
-        if method == "Network.dataReceived":
-            self._data(event)
-        elif method == "Network.loadingFinished":
-            self._finished(event)
-
-    def _data(self, event: dict[str, Any]) -> None:
-        size = int(event.get("encodedDataLength", 0))
-        self._count(size)
-        self._partial[event["requestId"]] = self._partial.get(event["requestId"], 0) + size
-
-    def _sent(self, event: dict[str, Any]) -> None:
-        if event.get("type") == "Document":
-            self._asked.setdefault(event["requestId"], event["timestamp"])  # a redirect keeps its id
-
-    def _finished(self, event: dict[str, Any]) -> None:
-        asked = self._asked.pop(event["requestId"], None)
-        if asked is not None and self._on_navigation is not None:
-            self._on_navigation(event["timestamp"] - asked)
-        # The final figure includes headers; what was counted on the way is part of it.
-        seen = self._partial.pop(event["requestId"], 0)
-        self._count(max(0, int(event.get("encodedDataLength", 0)) - seen))
-
-    def _count(self, size: int) -> None:
-        self.received += size
-        if self._limit is not None and self.received >= self._limit and self._on_limit is not None:
-            tell, self._on_limit = self._on_limit, None
-            tell()
-
-    async def settle(self) -> None:
-        """Wait for pages that are just being attached, so that closing them disturbs nothing."""
-        if self._attaching:
-            await asyncio.wait(list(self._attaching.values()))
-        self._partial.clear()
-        self._asked.clear()
-
-    async def aclose(self) -> None:
-        """Stop counting."""
-        for task in self._attaching.values():
-            task.cancel()
-        if self._attaching:
-            await asyncio.wait(list(self._attaching.values()))
-        self._attaching.clear()

@@ -15,10 +15,10 @@ from tabkeeper.clock import Clock
 from tabkeeper.config import HealthSettings
 from tabkeeper.errors import ProviderError, ProviderNotFoundError
 from tabkeeper.pool.board import Board
+from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.health import MB, Limits, Probe
 from tabkeeper.pool.model import Session, State
 from tabkeeper.pool.sessions import Running, Sessions
-from tabkeeper.pool.stats import Counts
 from tabkeeper.providers.base import Provider, RemoteSession
 from tabkeeper.providers.devtools import DevTools, DevToolsError
 from tabkeeper.providers.memory import tree_bytes

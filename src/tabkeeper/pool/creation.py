@@ -34,16 +34,17 @@ from tabkeeper.errors import (
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Hold, HoldRequest
 from tabkeeper.pool.board import Board, Effect
-from tabkeeper.pool.browser import Meter, SessionBrowser
+from tabkeeper.pool.browser import SessionBrowser
 from tabkeeper.pool.caps import most_bytes
+from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.debts import Debt
 from tabkeeper.pool.model import PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
 from tabkeeper.pool.proxied import Proxied, spec_of
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.spans import span
-from tabkeeper.pool.stats import Counts
 from tabkeeper.pool.sweeper import FIRST_PAUSE, Sweeper
+from tabkeeper.pool.traffic import Meter
 from tabkeeper.providers.base import Provider, ProxySpec, RemoteSession, SessionSpec
 from tabkeeper.providers.breaker import Kind, Setback
 from tabkeeper.vault import Vault

@@ -28,6 +28,8 @@ _DECIDES = (
     *(
         "pool/plan.py",
         "pool/view.py",
+        "pool/lanes.py",
+        "pool/timers.py",
         "pool/model.py",
         "pool/queue.py",
         "pool/keep.py",

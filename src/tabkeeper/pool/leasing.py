@@ -32,6 +32,7 @@ from tabkeeper.pool.board import Board
 from tabkeeper.pool.browser import SessionBrowser
 from tabkeeper.pool.caps import affordable_seconds, not_the_leases
 from tabkeeper.pool.checkup import limits_from
+from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.lease import Holding, Lease
 from tabkeeper.pool.model import Lane, Request, Session, State
@@ -41,7 +42,6 @@ from tabkeeper.pool.proxied import MovedError, Proxied
 from tabkeeper.pool.routing import Router
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.spans import span
-from tabkeeper.pool.stats import Counts
 from tabkeeper.profiles.state import ProfileKey
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers.base import Provider

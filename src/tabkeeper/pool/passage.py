@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tabkeeper.pool.browser import Meter
+from tabkeeper.pool.traffic import Meter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

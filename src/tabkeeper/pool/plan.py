@@ -13,6 +13,7 @@ from heapq import merge
 from itertools import islice
 
 from tabkeeper.clock import Instant
+from tabkeeper.pool.lanes import LaneView, ProviderView
 from tabkeeper.pool.model import (
     ENDING,
     EVICTED_IN_USE,
@@ -32,7 +33,7 @@ from tabkeeper.pool.model import (
     Session,
     State,
 )
-from tabkeeper.pool.view import LaneView, ProviderView, View
+from tabkeeper.pool.view import View
 
 MOST_WEIGHED = 64
 """So many lanes' idle sessions are compared at an eviction; weighing one takes tens of microseconds."""

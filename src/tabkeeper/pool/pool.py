@@ -28,6 +28,7 @@ from tabkeeper.money import Money
 from tabkeeper.pool.asking import Ask, Asking
 from tabkeeper.pool.board import Board, MemoryBoard
 from tabkeeper.pool.checkup import Checkup
+from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.creation import Creation
 from tabkeeper.pool.explain import Explanation, explain_ended, explain_open
 from tabkeeper.pool.fleet import bound_platforms, is_shared, shared_board
@@ -60,7 +61,8 @@ from tabkeeper.pool.reconciling import Reconciled, Reconciler
 from tabkeeper.pool.routing import Router
 from tabkeeper.pool.rules import meters_from, rules_from
 from tabkeeper.pool.sessions import Sessions
-from tabkeeper.pool.stats import Counts, JobStats, PoolStats, session_stats, take_stats
+from tabkeeper.pool.stats import JobStats, PoolStats
+from tabkeeper.pool.stocktaking import session_stats, take_stats
 from tabkeeper.pool.sweeper import Sweeper, label_prefix
 from tabkeeper.pool.view import View
 from tabkeeper.pool.waiting import WaitingStats, waiting

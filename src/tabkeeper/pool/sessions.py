@@ -22,8 +22,9 @@ from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Hold, SessionUsage, StateChange
 from tabkeeper.money import ZERO
 from tabkeeper.pool.board import Board
-from tabkeeper.pool.browser import Connections, SessionBrowser
+from tabkeeper.pool.browser import SessionBrowser
 from tabkeeper.pool.caps import charged_bytes
+from tabkeeper.pool.connection import Connections
 from tabkeeper.pool.debts import owe
 from tabkeeper.pool.health import Health
 from tabkeeper.pool.kept import nanos

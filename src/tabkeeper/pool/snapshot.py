@@ -13,11 +13,12 @@ from typing import Any
 
 from tabkeeper.pool.gaps import Gaps, Histogram, _LaneGaps
 from tabkeeper.pool.keep import Keeper
+from tabkeeper.pool.lanes import LaneView, ProviderView
 from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import Ahead, Lane, PlatformRules, Request, Rules, Session, State, Verdict
 from tabkeeper.pool.queue import Turns, WaitQueue, _Step
 from tabkeeper.pool.replica import Member, Replica
-from tabkeeper.pool.view import LaneView, ProviderView, View
+from tabkeeper.pool.view import View
 from tabkeeper.providers.breaker import Breaker, Ceiling, Gate, Pace
 from tabkeeper.providers.route import Ladder
 

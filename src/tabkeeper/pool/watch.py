@@ -10,8 +10,9 @@ from tabkeeper.alerts.rules import Sample, judge
 from tabkeeper.clock import Clock
 from tabkeeper.config import AlertSettings
 from tabkeeper.ledger.alerting import AlertOutbox
+from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.model import Request
-from tabkeeper.pool.stats import Counts, Frozen, PoolStats
+from tabkeeper.pool.stats import Frozen, PoolStats
 from tabkeeper.reports.books import Books
 
 EVERY = 60.0

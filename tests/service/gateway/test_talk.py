@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabkeeper.pool.browser import Meter
+from tabkeeper.pool.traffic import Meter
 from tabkeeper.service.gateway.custody import Custody
 from tabkeeper.service.gateway.talk import Talk
 
