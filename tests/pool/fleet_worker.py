@@ -30,7 +30,7 @@ async def task(pool: SessionPool, number: int, chance: Random, tenants: list[str
     await asyncio.sleep(chance.uniform(0.3, 1.0) * hold)
     try:
         _ = lease.granted_at
-        pool._leases._running_of(lease._holding)
+        pool._leases.reach.running_of(lease._holding)
     except LeaseLostError:
         say("lost", number)
     await lease.release()

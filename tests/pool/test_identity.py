@@ -164,7 +164,7 @@ def test_impatient_and_cancelled_sharers_leave_nothing_behind():
             await asyncio.sleep(20)
             assert w.pool.stats().leased == 0
             assert w.pool.stats().queued == 0
-            assert w.pool._leases._turns == {}
+            assert not w.pool._leases.turns
 
     async def _get(w, identity):
         return await w.pool.get_session("web", identity=identity)
@@ -205,7 +205,7 @@ def test_random_crowds_share_and_never_pass_one_session_per_identity(seed):
             watching.cancel()
             await asyncio.sleep(30)
             assert w.pool.stats().leased == 0
-            assert w.pool._leases._turns == {}
+            assert not w.pool._leases.turns
             assert await w.violations() == []
 
     run_virtual(story)

@@ -15,6 +15,8 @@ from tabkeeper.money import Money
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.model import SERVING, Lane, Request
 from tabkeeper.pool.proxied import Proxied
+from tabkeeper.profiles.state import ProfileKey
+from tabkeeper.proxies.model import Proxy
 from tabkeeper.vault import keyed_hash
 
 
@@ -160,3 +162,10 @@ class Asking:
             identity=ask.identity is not None,
             idle=idle,
         )
+
+
+def profile_of(ask: Ask, proxy: Proxy | None) -> ProfileKey | None:
+    """Name the saved state that a lease asks for: what was saved behind one proxy is not shown behind another."""
+    if ask.profile is None:
+        return None
+    return ProfileKey(ask.tenant, check_domain(ask.profile), "" if proxy is None else proxy.id)

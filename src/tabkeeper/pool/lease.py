@@ -6,9 +6,8 @@ A lease is a thin hand on a `Holding`, the pool's own record of it; ending a lea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,15 +16,13 @@ from playwright.async_api import Browser, BrowserContext, Page
 
 from tabkeeper.clock import Instant
 from tabkeeper.errors import LeaseLostError, SessionInUseError, SessionTimeoutError
-from tabkeeper.ledger.rates import RateCard
 from tabkeeper.money import Money
 from tabkeeper.pool.browser import SessionBrowser, is_browser_error, trouble
 from tabkeeper.pool.health import Trouble
+from tabkeeper.pool.holding import Holding
 from tabkeeper.pool.meter import Meter
-from tabkeeper.pool.model import Session
 from tabkeeper.pool.passage import Passage
-from tabkeeper.profiles.state import BrowserState, ProfileKey
-from tabkeeper.profiles.store import Visit
+from tabkeeper.pool.reach import Reach
 from tabkeeper.proxies.model import Proxy
 
 T = TypeVar("T")
@@ -34,60 +31,11 @@ _UNDER_ITS_HOLDER = frozenset({"lost", "reclaimed", "evicted"})
 """How a lease ends that its holder did not release."""
 
 
-@dataclass(slots=True, eq=False)
-class Holding:
-    """The pool's record of one lease."""
-
-    id: str
-    session: Session
-    use: int
-    tenant: str
-    priority: int
-    tags: Mapping[str, str]
-    place: str
-    requested_at: Instant
-    granted_at: Instant
-    is_first: bool
-    """Nobody has had the session before."""
-    is_new: bool
-    """Its holder has not: nobody has, or they came back for another one."""
-    start_age: float
-    """The session's age when the lease began, in seconds."""
-    card: RateCard
-    use_timeout: float
-    block: tuple[str, ...]
-    bytes_before: int
-    over: str = ""
-    """Empty while the lease runs, then how it ended: "ok", "failed", "reclaimed", "evicted", "lost"."""
-    error: str | None = None
-    end_age: float | None = None
-    """The session's age when the lease ended, in seconds."""
-    context: BrowserContext | None = None
-    proxy: Proxy | None = None
-    """What the session goes through."""
-    profile: ProfileKey | None = None
-    """Which saved state the lease begins with, and saves if it succeeds."""
-    visit: Visit | None = None
-    """That profile, once it is lent."""
-    state: BrowserState | None = None
-    """What is to be saved of it."""
-    carrier: Holding | None = None
-    """The pool's one lease that several of an identity share, if this is a share in it."""
-    shares: list[Holding] = field(default_factory=list)
-    """All that shared, or share, this one."""
-    pages: list[Page] = field(default_factory=list)
-    """Opened through the lease."""
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-    scopes: set[asyncio.Timeout] = field(default_factory=set)
-    watchers: list[Callable[[], object]] = field(default_factory=list)
-    """Called once when the lease is over."""
-
-
 class Host(Protocol):
     """What a lease needs from its pool."""
 
-    def browser_of(self, holding: Holding) -> SessionBrowser:
-        """The session's connection."""
+    reach: Reach
+    """The ways from a lease to its browser."""
 
     async def profile_options(self, holding: Holding) -> dict[str, Any]:
         """What restores the lease's profile in a new context."""
@@ -101,20 +49,8 @@ class Host(Protocol):
     def cost_of(self, holding: Holding) -> Money:
         """What the lease has cost so far."""
 
-    def bytes_of(self, holding: Holding) -> int:
-        """What the session has received during the lease."""
-
     def wall(self, at: Instant) -> datetime:
         """An instant as a date."""
-
-    def connect_url_of(self, holding: Holding) -> str:
-        """Where a CDP client connects."""
-
-    def passage_of(self, holding: Holding) -> Passage:
-        """The way to its browser for who watches over it."""
-
-    async def live_view_of(self, holding: Holding) -> str:
-        """Where a person can watch."""
 
 
 class Lease:
@@ -174,8 +110,8 @@ class Lease:
             SessionInUseError: other sessions share the browser, so you would see what is theirs.
         """
         self._check()
-        self._check_own(self._host.browser_of(self._holding))
-        return self._host.connect_url_of(self._holding)
+        self._check_own(self._host.reach.browser_of(self._holding))
+        return self._host.reach.connect_url_of(self._holding)
 
     def passage(self) -> Passage:
         """Return the way to the browser for a relay that watches what its client does, such as the CDP gateway.
@@ -185,8 +121,8 @@ class Lease:
             SessionInUseError: other sessions share the browser, so its client would see what is theirs.
         """
         self._check()
-        self._check_own(self._host.browser_of(self._holding))
-        return self._host.passage_of(self._holding)
+        self._check_own(self._host.reach.browser_of(self._holding))
+        return self._host.reach.passage_of(self._holding)
 
     async def live_view(self) -> str:
         """Ask the provider for an address at which a person can watch the session, and often use it.
@@ -200,7 +136,7 @@ class Lease:
             ProviderError: it could not be asked.
         """
         self._check()
-        return await self._host.live_view_of(self._holding)
+        return await self._host.reach.live_view_of(self._holding)
 
     @property
     def outcome(self) -> str:
@@ -252,7 +188,7 @@ class Lease:
     @property
     def bytes_received(self) -> int:
         """What the session has received during this lease; as far as it was counted if the session is closed."""
-        return self._host.bytes_of(self._holding)
+        return self._host.reach.bytes_of(self._holding)
 
     @property
     def proxy(self) -> Proxy | None:
@@ -286,7 +222,7 @@ class Lease:
             SessionInUseError: other sessions share the browser, so you would see what is theirs.
         """
         self._check()
-        session = self._host.browser_of(self._holding)
+        session = self._host.reach.browser_of(self._holding)
         self._check_own(session)
         try:
             return await session.browser()
@@ -324,7 +260,7 @@ class Lease:
 
     async def _open(self, options: dict[str, Any]) -> BrowserContext:
         holding = self._holding
-        browser = self._host.browser_of(holding)
+        browser = self._host.reach.browser_of(holding)
         stays = holding.session.lane.identity is not None
         if stays and options and browser.has_home:
             raise ValueError(
@@ -341,7 +277,7 @@ class Lease:
         """
         async with self._while_held():
             context = await self.context()
-            page = await self._host.browser_of(self._holding).new_page(context)
+            page = await self._host.reach.browser_of(self._holding).new_page(context)
         self._holding.pages.append(page)
         return page
 

@@ -8,66 +8,43 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from tabkeeper.clock import Clock, Instant
-from tabkeeper.config import PoolConfig, check_domain
+from tabkeeper.config import PoolConfig
 from tabkeeper.errors import (
     BudgetExceededError,
-    LeaseLostError,
-    PoolClosedError,
     QueueFullError,
-    QueueTimeoutError,
-    SessionInUseError,
     TabkeeperError,
 )
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.rates import accrued
 from tabkeeper.ledger.types import LeaseUsage
 from tabkeeper.money import ZERO, Money
-from tabkeeper.pool.asking import Ask, Asking
+from tabkeeper.pool.asking import Ask, Asking, profile_of
 from tabkeeper.pool.board import Board
-from tabkeeper.pool.browser import SessionBrowser
 from tabkeeper.pool.caps import affordable_seconds, not_the_leases
 from tabkeeper.pool.checkup import limits_from
 from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.health import Trouble
-from tabkeeper.pool.lease import Holding, Lease
-from tabkeeper.pool.model import Lane, Request, Session, State
-from tabkeeper.pool.passage import Passage
+from tabkeeper.pool.holding import Holding
+from tabkeeper.pool.lease import Lease
+from tabkeeper.pool.model import Request, Session, State
 from tabkeeper.pool.profiled import Profiled
 from tabkeeper.pool.proxied import MovedError, Proxied
+from tabkeeper.pool.reach import Reach
 from tabkeeper.pool.routing import Router
 from tabkeeper.pool.sessions import Running, Sessions
+from tabkeeper.pool.sharing import Turns
 from tabkeeper.pool.spans import span
-from tabkeeper.profiles.state import ProfileKey
 from tabkeeper.profiles.store import ProfileStore
 from tabkeeper.providers.base import Provider
-from tabkeeper.providers.live_view import live_view
-from tabkeeper.proxies.model import Proxy
 
 log = logging.getLogger(__name__)
 
 BLOCKED = "blocked"
 """The reason of a failed lease that the site kept out: its session is not used again."""
-
-
-@dataclass(slots=True, eq=False)
-class Turn:
-    """One lease that several requests of one identity share, from the first that asks until the last that leaves."""
-
-    lane: Lane
-    carrier: Holding | None = None
-    """The lease, once there is one."""
-    hoping: int = 0
-    """Requests that wait for it."""
-    error: Exception | None = None
-    """Why there is none."""
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    leading: asyncio.Task[None] = field(init=False)
 
 
 class Leases:
@@ -102,12 +79,22 @@ class Leases:
         self._proxied = proxied
         self._router = router
         self._profiled = Profiled(profiles, clock, config.pool.clean_timeout.total_seconds())
-        self._turns: dict[Lane, Turn] = {}
         self._futures: dict[int, asyncio.Future[Lease]] = {}
         self._asked: dict[int, Ask] = {}
         self._ended = asyncio.Event()
         self._limits = limits_from(config.health)
         self.counts = counts
+        self.reach = Reach(config, providers=providers, sessions=sessions)
+        self.turns = Turns(
+            self,
+            asking=asking,
+            board=board,
+            clock=clock,
+            counts=counts,
+            profiled=self._profiled,
+            clean_timeout=config.pool.clean_timeout.total_seconds(),
+            spawn=sessions.spawn,
+        )
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,16 +106,17 @@ class Leases:
     async def _acquire(self, ask: Ask) -> Lease:
         request = self._asking.request_from(ask)
         if request.lane.identity is not None and self._config.platforms[ask.platform].identity == "shared":
-            return await self._share(ask, request)
+            return await self.turns.share(ask, request)
         while True:
             try:
-                return await self._wait_for(ask, request)
+                return await self.wait_for(ask, request)
             except MovedError:
                 again = self._asking.request_from(ask)
                 again.arrived_at, again.deadline = request.arrived_at, request.deadline
                 request = again
 
-    async def _wait_for(self, ask: Ask, request: Request) -> Lease:
+    async def wait_for(self, ask: Ask, request: Request) -> Lease:
+        """Put a request before the board and wait for its answer."""
         if self._board.queued >= self._config.pool.max_queued:
             self.counts.refused += 1
             raise QueueFullError(ask.platform, self._board.queued)
@@ -141,141 +129,13 @@ class Leases:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._hand_back(future.result()._holding)  # noqa: SLF001 - it came in the moment of cancellation
+                self.hand_back(future.result()._holding)  # noqa: SLF001 - it came in the moment of cancellation
             else:
                 self._board.withdraw(request)
             raise
         finally:
             self._futures.pop(request.id, None)
             self._asked.pop(request.id, None)
-
-    # ── leases that share a session (identity = "shared") ──────────────────────────────────────────────────────────
-
-    async def _share(self, ask: Ask, request: Request) -> Lease:
-        """Join the lease that is running, or being waited for, for the same identity; the first brings it about."""
-        if ask.max_cost is not None or ask.max_duration is not None:
-            raise ValueError(
-                "leases that share a session end together, so max_cost and max_duration are not for them"
-            )
-        late = QueueTimeoutError(
-            ask.platform, request.deadline - request.arrived_at, 1, "its session is in use"
-        )
-        while True:
-            turn = self._turns.get(request.lane)
-            if turn is None:
-                turn = self._turns[request.lane] = Turn(request.lane)
-                turn.leading = self._sessions.spawn(self._lead(turn, ask), f"lead {ask.platform}")
-            joinable = turn.carrier is None or (
-                turn.carrier.session.lease_ends - self._clock.monotonic() >= request.lease_seconds / 2
-            )
-            turn.hoping += 1
-            try:
-                async with asyncio.timeout(max(0.0, request.deadline - self._clock.monotonic())):
-                    await (turn.begun if joinable else turn.over).wait()
-            except BaseException as why:
-                turn.hoping -= 1
-                self._end_turn_if_unwanted(turn)
-                if not isinstance(why, TimeoutError):
-                    raise
-                self.counts.refused += 1
-                raise late from None
-            turn.hoping -= 1
-            if turn.error is not None:
-                raise turn.error
-            if turn.carrier is not None and not turn.over.is_set() and joinable:
-                return Lease(self, self._share_of(turn.carrier, ask, request))
-
-    def _end_turn_if_unwanted(self, turn: Turn) -> None:
-        if turn.hoping or turn.over.is_set():
-            return
-        if turn.carrier is None:
-            self._end_turn(turn)
-            turn.leading.cancel()
-        elif not turn.carrier.shares:
-            self._end_turn(turn)
-            self._hand_back(turn.carrier)
-
-    async def _lead(self, turn: Turn, ask: Ask) -> None:
-        """Wait for the one lease that all of a turn share."""
-        try:
-            lease = await self._wait_for(ask, self._asking.request_from(ask))
-        except asyncio.CancelledError:
-            turn.error = PoolClosedError("the pool is shutting down and gives no more leases")
-            self._end_turn(turn)
-            raise
-        except Exception as error:  # noqa: BLE001 - it belongs to those who hope for the lease
-            turn.error = error
-            self._end_turn(turn)
-        else:
-            turn.carrier = lease._holding  # noqa: SLF001
-            if turn.hoping:
-                turn.begun.set()
-            else:
-                self._end_turn(turn)
-                self._hand_back(turn.carrier)
-
-    def _share_of(self, carrier: Holding, ask: Ask, request: Request) -> Holding:
-        number = len(carrier.shares) + 1
-        is_new = carrier.is_first and number == 1
-        share = replace(
-            carrier,
-            id=f"{carrier.id}.{number}",
-            tags=ask.tags,
-            place=ask.place,
-            requested_at=request.arrived_at,
-            granted_at=self._clock.monotonic(),
-            is_first=is_new,
-            is_new=is_new or ask.session_id not in {None, carrier.session.id},
-            profile=_profile_of(ask, carrier.proxy),
-            carrier=carrier,
-            shares=[],
-            pages=[],
-            scopes=set(),
-            watchers=[],
-            opening=asyncio.Lock(),
-        )
-        carrier.shares.append(share)
-        self._board.share(carrier.session, carrier.use, request.priority)
-        if number > 1:
-            self.counts.leases += 1
-            self.counts.reused += 1
-        return share
-
-    def _end_turn(self, turn: Turn) -> None:
-        """Let nobody join any more."""
-        if self._turns.get(turn.lane) is turn:
-            del self._turns[turn.lane]
-        turn.begun.set()
-        turn.over.set()
-
-    async def _leave(self, share: Holding, *, success: bool, error: str | None) -> None:
-        """End a share; the last one ends the lease."""
-        carrier = share.carrier
-        assert carrier is not None
-        self._mark_over(share, "ok" if success else "failed", error)
-        last = all(other.over for other in carrier.shares)
-        if last:
-            self._end_turn_of(carrier)
-        try:
-            if success:
-                await self._profiled.read(share)
-            async with asyncio.timeout(self._config.pool.clean_timeout.total_seconds()):
-                for page in share.pages:
-                    await page.close()
-        except Exception as trouble:  # noqa: BLE001 - the last to leave sees whether all is clean
-            log.debug("pages of lease %s did not close: %r", share.id, trouble)
-        finally:
-            saving = self._settle_profile(share)
-            if last:
-                failed = next((other for other in carrier.shares if other.over != "ok"), None)
-                await self.release(carrier, success=failed is None, error=failed.error if failed else None)
-        if saving is not None:
-            await asyncio.shield(saving)
-
-    def _end_turn_of(self, carrier: Holding) -> None:
-        turn = self._turns.get(carrier.session.lane)
-        if turn is not None and turn.carrier is carrier:
-            self._end_turn(turn)
 
     def place_of(self, request_id: int) -> str:
         """Say who asked for a waiting request's lease; empty if that is not known."""
@@ -351,7 +211,7 @@ class Leases:
             block=settings.block,
             bytes_before=running.browser.meter.received if running.browser else 0,
             proxy=running.proxy,
-            profile=_profile_of(ask, running.proxy),
+            profile=profile_of(ask, running.proxy),
         )
         running.holding = holding
         running.leases += 1
@@ -436,70 +296,6 @@ class Leases:
 
     # ── what leases ask of us (lease.Host) ─────────────────────────────────────────────────────────────────────────
 
-    def browser_of(self, holding: Holding) -> SessionBrowser:
-        """See `lease.Host`."""
-        running = self._sessions.running.get(holding.session.id)
-        if running is None or running.browser is None:
-            raise LeaseLostError(holding.session.id, holding.session.lane.platform, "the session is closed")
-        return running.browser
-
-    def connect_url_of(self, holding: Holding) -> str:
-        """See `lease.Host`."""
-        # What a client of the caller's own leaves behind cannot be cleaned with certainty.
-        running = self._running_of(holding)
-        running.exposed = True
-        assert running.remote is not None
-        return running.remote.connect_url
-
-    def passage_of(self, holding: Holding) -> Passage:
-        """See `lease.Host`."""
-        running = self._running_of(holding)
-        assert running.remote is not None
-        assert running.browser is not None
-        provider = self._providers[holding.session.provider]
-        proxy = running.proxy
-        if proxy is not None and proxy.username and provider.capabilities.proxy_by_context:
-            raise SessionInUseError(
-                f"session {holding.session.id} goes through proxy {proxy.id!r}, whose password only contexts "
-                "of ours can be given: use a proxy without one for clients of your own, or a hosted provider"
-            )
-        running.relayed = True
-
-        def vouch() -> None:
-            if running.holding is holding:
-                running.relayed = False
-
-        return Passage(
-            connect_url=running.remote.connect_url,
-            meter=running.browser.meter,
-            outlives_connections=provider.capabilities.outlives_connections
-            or self._config.providers[holding.session.provider].keep_alive,
-            vouch=vouch,
-        )
-
-    async def live_view_of(self, holding: Holding) -> str:
-        """See `lease.Host`."""
-        provider = self._providers[holding.session.provider]
-        remote = self._running_of(holding).remote
-        assert remote is not None
-        url = await live_view(provider, remote.provider_session_id)
-        # Who watches would also see what the next lease does.
-        self._running_of(holding).exposed = True
-        return url
-
-    def _running_of(self, holding: Holding) -> Running:
-        running = self._sessions.running.get(holding.session.id)
-        if holding.over or running is None or running.remote is None:
-            raise LeaseLostError(holding.session.id, holding.session.lane.platform, "the lease is over")
-        return running
-
-    def bytes_of(self, holding: Holding) -> int:
-        """See `lease.Host`."""
-        running = self._sessions.running.get(holding.session.id)
-        if running is None or running.browser is None:
-            return 0
-        return running.browser.meter.received - holding.bytes_before
-
     def wall(self, at: Instant) -> datetime:
         """See `lease.Host`."""
         return self._clock.now() + timedelta(seconds=at - self._clock.monotonic())
@@ -529,15 +325,15 @@ class Leases:
         if holding.over:
             return
         if holding.carrier is not None:
-            await self._leave(holding, success=success, error=error)
+            await self.turns.leave(holding, success=success, error=error)
             return
         sharing = [share for share in holding.shares if not share.over]
         if sharing:  # somebody ended it by the session's id
             for share in sharing:
-                await self._leave(share, success=success, error=error)
+                await self.turns.leave(share, success=success, error=error)
             return
         blocked = not success and error == BLOCKED
-        self._mark_over(holding, "ok" if success else "failed", error)
+        holding.end("ok" if success else "failed", error)
         running = self._sessions.running[holding.session.id]
         self._proxied.learn(
             holding.proxy,
@@ -564,12 +360,12 @@ class Leases:
                 check=running.health.is_sick(self._limits),
                 success=success,
             )
-            self._ended.set()
-            saving = self._settle_profile(holding)
+            saving = self.settle_profile(holding)
         if saving is not None:
             await asyncio.shield(saving)  # who leases next finds what was saved
 
-    def _settle_profile(self, holding: Holding) -> asyncio.Task[None] | None:
+    def settle_profile(self, holding: Holding) -> asyncio.Task[None] | None:
+        """Save what is to be saved of a profile; None if there is none."""
         if holding.visit is None:
             return None
         return self._sessions.spawn(
@@ -592,10 +388,10 @@ class Leases:
             )
         return not left
 
-    def _hand_back(self, holding: Holding) -> None:
+    def hand_back(self, holding: Holding) -> None:
         """Return a lease that its caller never saw."""
         if not holding.over:
-            self._mark_over(holding, "ok", "cancelled before use")
+            holding.end("ok", "cancelled before use")
             running = self._sessions.running[holding.session.id]
             self._record(running, holding)
             self._board.released(holding.session, holding.use, keep=True, reason="")
@@ -613,30 +409,22 @@ class Leases:
             self.counts.lost += 1
         elif outcome == "evicted":
             self.counts.evicted_in_use += 1
-        self._mark_over(holding, outcome, why)
+        holding.end(outcome, why)
         self._record(running, holding)
-        self._end_turn_of(holding)
+        self.turns.end_turn_of(holding)
         for ended in (holding, *(share for share in holding.shares if not share.over)):
-            self._mark_over(ended, outcome, why)
-            self._settle_profile(ended)
+            ended.end(outcome, why)
+            self.settle_profile(ended)
             for scope in list(ended.scopes):
                 if not scope.expired():  # else it is cancelling its operation already, and cannot be moved
                     scope.reschedule(asyncio.get_running_loop().time())
-
-    def _mark_over(self, holding: Holding, outcome: str, error: str | None) -> None:
-        holding.over = outcome
-        if error is not None:
-            holding.error = error
-        self._ended.set()
-        watchers, holding.watchers = holding.watchers, []
-        for tell in watchers:
-            tell()
 
     def _record(self, running: Running, holding: Holding) -> None:
         """Write the usage log's row of a lease that has ended, once."""
         if running.holding is not holding:
             return
         running.holding = None
+        self._ended.set()
         session = holding.session
         self.counts.lease_results[session.lane.platform, holding.over] += 1
         now = running.last_used = self._clock.monotonic()
@@ -667,10 +455,3 @@ class Leases:
                 tags=holding.tags,
             )
         )
-
-
-def _profile_of(ask: Ask, proxy: Proxy | None) -> ProfileKey | None:
-    """Name the saved state that a lease asks for: what was saved behind one proxy is not shown behind another."""
-    if ask.profile is None:
-        return None
-    return ProfileKey(ask.tenant, check_domain(ask.profile), "" if proxy is None else proxy.id)

@@ -13,7 +13,7 @@ from typing import Any
 from tabkeeper.clock import Clock
 from tabkeeper.errors import TabkeeperError
 from tabkeeper.pool.browser import browser_state
-from tabkeeper.pool.lease import Holding
+from tabkeeper.pool.holding import Holding
 from tabkeeper.profiles.store import ProfileStore
 
 log = logging.getLogger(__name__)

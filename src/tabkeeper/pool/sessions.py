@@ -27,8 +27,8 @@ from tabkeeper.pool.caps import charged_bytes
 from tabkeeper.pool.connection import Connections
 from tabkeeper.pool.debts import owe
 from tabkeeper.pool.health import Health
+from tabkeeper.pool.holding import Holding
 from tabkeeper.pool.kept import nanos
-from tabkeeper.pool.lease import Holding
 from tabkeeper.pool.model import ENDING, Session, State
 from tabkeeper.pool.routing import Router
 from tabkeeper.pool.spans import span
