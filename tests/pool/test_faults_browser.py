@@ -283,7 +283,7 @@ async def test_fault_c_kill_between_create_and_record(tmp_path: Path, moment: st
     (loader / "tests_pool_faults.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
     code = OWNER.format(tests=str(loader), where=str(tmp_path), moment=moment)
     ended = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     async with SessionPool(config(tmp_path), providers={"local": local(tmp_path)}) as pool:
