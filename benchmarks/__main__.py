@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    bench_distributor,
     bench_gateway,
     bench_hanging,
     bench_lease,
@@ -31,6 +32,7 @@ from benchmarks.policy import bench as bench_policy
 from benchmarks.policy.cards import CASES
 
 BENCHES: dict[str, Callable[[str | None], dict[str, Any]]] = {
+    "distributor": lambda _: bench_distributor.run(),
     "gateway": lambda _: bench_gateway.run(),
     "hanging": lambda _: bench_hanging.run(),
     "lease": bench_lease.run,

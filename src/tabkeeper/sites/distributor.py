@@ -1,15 +1,18 @@
 """Which session visits which target next: the most pairs, among these the cheapest, then the oldest targets. Pure.
 
-Targets that are alike but for their age, and sessions that are alike, are counted together; what is left is a small
-flow of least cost, one shortest path for each session.
+Targets that are alike but for their age, and sessions that cost the same, are counted together, and where nobody has a
+reason to go is left out. What remains is a small flow of least cost; see `flow`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from operator import add
+from itertools import count, groupby, islice
+from operator import itemgetter
+
+from tabkeeper.sites import flow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,19 +107,21 @@ def match(targets: Iterable[Waiting], sessions: Iterable[Free], sites: Mapping[s
     line = sorted((one for one in targets if not one.done and one.site in sites), key=lambda one: one.id)
     if not free or not line:
         return []
-    stalls = _stalls(line, sites, free)
-    crews = _crews(free, stalls)
-    if not crews:
-        return []
-    flow = _Flow(stalls, crews, len(line))
-    for index, crew in enumerate(crews):
-        for _ in crew.members:
-            flow.add(index)
-    return sorted(flow.pairs())
-
-
-_OUTSIDE, _IDLE = -1, -2
-"""Where sessions come from, and where they go that find nothing to do."""
+    kinds = _kinds(free)
+    stalls = _worth_it(_stalls(line, sites, free), kinds)
+    bars = _Bars(stalls)
+    who = flow.settle(
+        [flow.Stall(stall.places, stall.gate) for stall in stalls],
+        {stall.gate: stall.terms.room for stall in stalls if stall.gate},
+        [flow.Crew(kind.costs(stalls), [bars.of(one) for one in kind.members]) for kind in kinds],
+        # One nano-dollar outweighs every order of targets.
+        scale=len(line) * len(free) + 1,
+    )
+    return sorted(
+        Pair(target, kinds[kind].members[n].id)
+        for stall, there in zip(stalls, who, strict=True)
+        for target, (kind, n) in zip(stall.targets, there, strict=False)
+    )
 
 
 @dataclass(slots=True)
@@ -133,13 +138,42 @@ class _Stall:
     """Their places in the whole line."""
 
 
-@dataclass(slots=True)
-class _Crew:
-    """Sessions that are alike: whatever one may visit, the others may at the same cost."""
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Sessions that cost the same everywhere, and may go to the same stalls but for those that bar one of them."""
 
-    costs: list[int | None]
-    """By stall; None where they must not go."""
-    members: list[str] = field(default_factory=list)
+    like: Free
+    """Any of them."""
+    members: list[Free] = field(default_factory=list)
+
+    def costs(self, stalls: Sequence[_Stall]) -> list[int | None]:
+        """Return what a page costs on one of them, by stall; None where none of them may go."""
+        like = self.like
+        return [
+            None
+            if like.proxy and stall.terms.kinds and like.kind not in stall.terms.kinds
+            else stall.terms.cost(like)
+            for stall in stalls
+        ]
+
+
+class _Bars:
+    """Which stalls bar a session for its own sake, or for its proxy's."""
+
+    def __init__(self, stalls: Sequence[_Stall]) -> None:
+        self._proxies: dict[str, set[int]] = {}
+        self._sessions: dict[str, set[int]] = {}
+        for i, stall in enumerate(stalls):
+            for name in stall.terms.blocked:
+                self._proxies.setdefault(name, set()).add(i)
+            for name in stall.avoid:
+                self._proxies.setdefault(name, set()).add(i)
+                self._sessions.setdefault(name, set()).add(i)
+
+    def of(self, session: Free) -> frozenset[int]:
+        """Return them, as their places among all stalls."""
+        through = self._proxies.get(session.proxy, ()) if session.proxy else ()
+        return frozenset(through).union(self._sessions.get(session.id, ()))
 
 
 def _stalls(line: Sequence[Waiting], sites: Mapping[str, Terms], free: Sequence[Free]) -> list[_Stall]:
@@ -188,193 +222,50 @@ def _stall(terms: Terms, avoid: frozenset[str], gate: int, group: Collection[tup
     return _Stall(terms, avoid, gate, [target for target, _ in group], [place for _, place in group])
 
 
-def _crews(free: Sequence[Free], stalls: Sequence[_Stall]) -> list[_Crew]:
-    likes: dict[tuple[int, int, str, bool], list[int | None]] = {}
-    crews: dict[tuple[int | None, ...], _Crew] = {}
-    barred: dict[str, list[int]] = {}
-    for i, stall in enumerate(stalls):
-        for name in stall.avoid | stall.terms.blocked:
-            barred.setdefault(name, []).append(i)
+def _kinds(free: Sequence[Free]) -> list[_Kind]:
+    """Group sessions, the dearest first: these keep to the lightest pages, so those that come later move few."""
+    kinds: dict[tuple[int, int, str, bool], _Kind] = {}
     for session in free:
-        # What a session costs and where its kind may go is worked out once for all that are priced alike.
-        like = (session.rate, session.price_per_gb, session.kind, bool(session.proxy))
-        usual = likes.get(like)
-        if usual is None:
-            usual = likes[like] = [
-                stall.terms.cost(session)
-                if not session.proxy or not stall.terms.kinds or session.kind in stall.terms.kinds
-                else None
-                for stall in stalls
-            ]
-        costs = usual.copy()
-        for i in barred.get(session.proxy, ()) if session.proxy else ():
-            costs[i] = None
-        for i in barred.get(session.id, ()):
-            if session.id in stalls[i].avoid:
-                costs[i] = None
-        crews.setdefault(tuple(costs), _Crew(costs)).members.append(session.id)
-    # The dearest first: these keep to the lightest pages, so those that come later move few of them.
-    fit = [crew for crew in crews.values() if any(cost is not None for cost in crew.costs)]
-    return sorted(fit, key=lambda crew: -max(cost for cost in crew.costs if cost is not None))
+        key = (session.rate, session.price_per_gb, session.kind if session.proxy else "", bool(session.proxy))
+        kinds.setdefault(key, _Kind(session)).members.append(session)
+    return [kinds[key] for key in sorted(kinds, reverse=True)]
 
 
-class _Flow:
-    """Sessions are let in one after the other, each by the cheapest path that leaves all pairs at least cost.
+def _worth_it(stalls: Sequence[_Stall], kinds: Sequence[_Kind]) -> list[_Stall]:
+    """Leave out the stalls where nobody has a reason to go.
 
-    A session that is let in goes to a stall and may send one that works there on to another stall, and so on, until
-    a target is found for the last of them. Nodes of the paths are stalls, and gates (limits that several stalls
-    share) that are full. To idle costs more than any path, so that no session idles that could work. Levels are
-    potentials: measured from them, no step is shorter than nothing.
+    A session needs no more choice than its best targets, as many as there are sessions: did it go elsewhere, one of
+    these would be free, since all others together take fewer.
     """
+    enough = sum(len(kind.members) for kind in kinds)
+    bars = _Bars(stalls)
+    # Targets that share their room with others may be out of reach, so they never count as choice.
+    kept = {i for i, stall in enumerate(stalls) if stall.gate}
+    for kind in kinds:
+        best = _best_first(kind, stalls)
+        usual = list(islice(best, enough))
+        kept.update(usual)
+        counts = Counter(usual)
+        more: list[int] = []
+        for member in kind.members:
+            barred = bars.of(member)
+            missing = sum(counts[i] for i in barred & counts.keys())
+            for place in count():
+                if not missing:
+                    break
+                if place == len(more):
+                    more.extend(islice(best, 1))
+                    if place == len(more):
+                        break
+                if more[place] not in barred:
+                    kept.add(more[place])
+                    missing -= 1
+    return [stalls[i] for i in sorted(kept)]
 
-    def __init__(self, stalls: Sequence[_Stall], crews: Sequence[_Crew], line: int) -> None:
-        self._stalls = stalls
-        self._crews = crews
-        sessions = sum(len(crew.members) for crew in crews)
-        # One nano-dollar outweighs every order of targets.
-        scale = line * sessions + 1
-        dearest = max(cost for crew in crews for cost in crew.costs if cost is not None) * scale
-        self._idle = (dearest + scale) * (sessions + 1)
-        never = self._never = 8 * self._idle
-        self._costs = [[never if cost is None else cost * scale for cost in crew.costs] for crew in crews]
-        self._taken = [0] * len(stalls)
-        self._room = {stall.gate: stall.terms.room for stall in stalls if stall.gate}
-        self._behind: dict[int, list[int]] = {gate: [] for gate in self._room}
-        for i, stall in enumerate(stalls):
-            if stall.gate:
-                self._behind[stall.gate].append(i)
-        self._gate0 = len(stalls) - 1
-        """A gate's node is so much higher as its number, which begins with 1."""
-        self._next = [self._leave(i) for i in range(len(stalls))]
-        """By stall: what its next target adds."""
-        self._has: list[dict[int, int]] = [{} for _ in stalls]
-        """By stall: how many of each crew work there."""
-        self._moves: list[list[int]] = [[] for _ in stalls]
-        """By stall: what it adds to send one that works there, whoever is best, to each of the stalls."""
-        self._levels = [0] * (len(stalls) + len(self._room))
 
-    def add(self, crew: int) -> None:
-        """Let one more session of a crew in."""
-        levels, following = self._levels, self._next
-        distance: dict[int, int] = {}
-        before: dict[int, int] = {}
-        settled: list[int] = []
-        heap: list[tuple[int, int]] = []
-        best, end = self._idle, (_OUTSIDE, _IDLE)
-        node, here, steps = _OUTSIDE, 0, self._costs[crew]
-        while True:
-            ways: list[tuple[int, int]] = []
-            if steps:
-                through = list(map(add, steps, following))
-                least = min(through)
-                if here + least < best:
-                    best, end = here + least, (node, through.index(least))
-                # Only what is nearer than the end can lead there on a shorter way.
-                near = best - here
-                ways = [
-                    (i, step)
-                    for i, (step, level) in enumerate(zip(steps, levels, strict=False))
-                    if step - level < near
-                ]
-            if node != _OUTSIDE:
-                ways += self._gate_ways(node)
-            for other, step in ways:
-                there = here + step - levels[other]
-                if there < best and (other not in distance or there < distance[other]):
-                    distance[other] = there
-                    before[other] = node
-                    heappush(heap, (there, other))
-            while heap and heap[0][0] > distance[heap[0][1]]:
-                heappop(heap)
-            if not heap or heap[0][0] >= best:
-                break
-            there, node = heappop(heap)
-            settled.append(node)
-            here = there + levels[node]
-            steps = self._moves[node] if node <= self._gate0 else []
-            if steps and here + self._idle - self._dearest(node) < best:
-                best, end = here + self._idle - self._dearest(node), (node, _IDLE)
-        for one in settled:
-            levels[one] += distance[one] - best
-        self._shift(crew, end, before)
-
-    def _leave(self, stall: int) -> int:
-        one, taken = self._stalls[stall], self._taken[stall]
-        if taken == len(one.places) or (one.gate and not self._room[one.gate]):
-            return self._never
-        return one.places[taken]
-
-    def _dearest(self, stall: int) -> int:
-        return max(self._costs[crew][stall] for crew in self._has[stall])
-
-    def _gate_ways(self, node: int) -> Iterable[tuple[int, int]]:
-        """Through a full gate, one stall may have its next target if another gives up its last."""
-        if node <= self._gate0:
-            stall, taken = self._stalls[node], self._taken[node]
-            if stall.gate and not self._room[stall.gate] and taken < len(stall.places):
-                yield self._gate0 + stall.gate, stall.places[taken]
-            return
-        for i in self._behind[node - self._gate0]:
-            if self._taken[i]:
-                yield i, -self._stalls[i].places[self._taken[i] - 1]
-
-    def _shift(self, crew: int, end: tuple[int, int], before: Mapping[int, int]) -> None:
-        """Move everybody one step along the path that was found, the last one first."""
-        node, goal = end
-        if goal != _IDLE:
-            self._take(goal, 1)
-        while True:
-            if goal > self._gate0:
-                self._take(node, 1)
-            elif node > self._gate0:
-                self._take(goal, -1)
-            else:
-                one = crew if node == _OUTSIDE else self._sent(node, goal)
-                if goal != _IDLE:
-                    self._arrives(one, goal)
-            if node == _OUTSIDE:
-                return
-            node, goal = before[node], node
-
-    def _take(self, stall: int, change: int) -> None:
-        self._taken[stall] += change
-        gate = self._stalls[stall].gate
-        if gate:
-            self._room[gate] -= change
-        for i in self._behind.get(gate, (stall,)):
-            self._next[i] = self._leave(i)
-
-    def _sent(self, stall: int, goal: int) -> int:
-        """Take the one that is best sent on away from a stall, and say of which crew it is."""
-        has, costs = self._has[stall], self._costs
-        added = self._idle if goal == _IDLE else 0
-        best = min(has, key=lambda one: (added or costs[one][goal]) - costs[one][stall])
-        has[best] -= 1
-        if not has[best]:
-            del has[best]
-            self._moves[stall] = []
-            for one in has:
-                self._offers(one, stall)
-        return best
-
-    def _arrives(self, crew: int, stall: int) -> None:
-        has = self._has[stall]
-        has[crew] = has.get(crew, 0) + 1
-        if has[crew] == 1:
-            self._offers(crew, stall)
-
-    def _offers(self, crew: int, stall: int) -> None:
-        costs = self._costs[crew]
-        own = costs[stall]
-        moves = [cost - own for cost in costs]
-        known = self._moves[stall]
-        self._moves[stall] = list(map(min, known, moves)) if known else moves
-
-    def pairs(self) -> Iterable[Pair]:
-        """Say who works where, members and targets in their order."""
-        members = [iter(crew.members) for crew in self._crews]
-        for stall, has in zip(self._stalls, self._has, strict=True):
-            targets = iter(stall.targets)
-            for crew in sorted(has):
-                for _ in range(has[crew]):
-                    yield Pair(next(targets), next(members[crew]))
+def _best_first(kind: _Kind, stalls: Sequence[_Stall]) -> Iterator[int]:
+    """Yield the stall of each target, the cheapest first, and the oldest of those that cost the same."""
+    costs = kind.costs(stalls)
+    ranked = sorted((cost, i) for i, cost in enumerate(costs) if cost is not None and not stalls[i].gate)
+    for _, tied in groupby(ranked, key=itemgetter(0)):
+        yield from (i for _, i in sorted((place, i) for _, i in tied for place in stalls[i].places))
