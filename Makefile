@@ -7,6 +7,9 @@ BIN := .venv/bin
 WORKERS ?= 3
 # For instance: make test ARGS="-k budget -x"
 ARGS ?=
+# Some containers forbid bytecode files; then each of the many programs that tests start compiles all it imports anew,
+# which takes two thirds of its time. Here there is a place for them, and `make clean` removes them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test lint format bench proof docs docs-site clean
 
