@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,8 @@ class Tree:
         """How often each page was asked for."""
         self.answers: dict[int, list[int]] = {}
         """By page: statuses that are answered first, one after the other; the last one stays if it is negative."""
+        self.asked: Callable[[int], None] = lambda _: None
+        """Called with each page that is asked for, before it is answered."""
 
     @property
     def start(self) -> str:
@@ -32,6 +35,7 @@ class Tree:
         if not 0 <= k < self.pages:
             return 404, "nothing"
         self.seen[k] += 1
+        self.asked(k)
         wanted = self.answers.get(k)
         if wanted:
             status = wanted[0] if wanted[0] < 0 else wanted.pop(0)
