@@ -115,6 +115,12 @@ def sqlite_url(tmp_path, _templates):
 
 
 @pytest.fixture
+def ledger_file(tmp_path, _templates):
+    """A fresh ledger where a configuration with ``{tmp_path}/ledger.db`` looks for it."""
+    return shutil.copy(_templates("sqlite"), tmp_path / "ledger.db")
+
+
+@pytest.fixture
 def postgres_url(postgres_server, _templates):
     """A fresh ledger in a database of its own."""
     name = f"books_{secrets.token_hex(6)}"

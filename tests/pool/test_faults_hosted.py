@@ -22,7 +22,8 @@ from tabkeeper.money import Money
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.providers.emulator import KINDS, BrowserbaseEmulator, Limits, Phase, serving
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("ledger_file")]
+one_browser = pytest.mark.usefixtures("one_browser")
 
 PAGE = "data:text/html,<title>here</title><p>hello"
 PRICE = {"rates": {"per_hour": "0.12", "increment": "1m", "minimum": "1m"}}
@@ -132,6 +133,7 @@ async def test_sessions_are_reused_and_all_are_ended_with_the_pool(kind, tmp_pat
         assert [one.phase for one in emulator.sessions.values()] == [Phase.COMPLETED]
 
 
+@one_browser
 @every_kind_with("misbehaviour", UNANSWERED, 2)
 async def test_fault_a_a_create_without_an_answer_is_one_session_or_is_ended(kind, tmp_path, misbehaviour):
     async with serving(kind()) as emulator:
@@ -165,6 +167,7 @@ async def test_fault_a_a_create_without_an_answer_is_one_session_or_is_ended(kin
         assert emulator.running == []
 
 
+@one_browser
 @every_kind_with("times", FAILURES, 2)
 async def test_fault_b_a_release_that_fails_is_repeated_until_confirmed(kind, tmp_path, times):
     async with serving(kind()) as emulator:
@@ -181,6 +184,7 @@ async def test_fault_b_a_release_that_fails_is_repeated_until_confirmed(kind, tm
         assert emulator.running == []
 
 
+@one_browser
 async def test_a_session_that_the_provider_loses_is_lost_to_its_holder_and_not_served_again(kind, tmp_path):
     async with serving(kind()) as emulator:
         async with SessionPool(config(emulator, tmp_path)) as pool:
@@ -198,6 +202,7 @@ async def test_a_session_that_the_provider_loses_is_lost_to_its_holder_and_not_s
         assert emulator.running == []
 
 
+@one_browser
 async def test_no_money_and_no_key_are_told_to_who_asks(kind, tmp_path):
     async with serving(kind(keys=["other"])) as emulator:
         async with SessionPool(config(emulator, tmp_path)) as pool:
@@ -211,6 +216,7 @@ async def test_no_money_and_no_key_are_told_to_who_asks(kind, tmp_path):
                 await visit(pool)
 
 
+@one_browser
 async def test_at_the_providers_limit_requests_wait_and_are_served(kind, tmp_path):
     async with serving(kind(Limits(concurrent=1))) as emulator:
         async with SessionPool(config(emulator, tmp_path, max_sessions=3)) as pool:
@@ -220,8 +226,10 @@ async def test_at_the_providers_limit_requests_wait_and_are_served(kind, tmp_pat
         assert emulator.running == []
 
 
+@one_browser
 @pytest.mark.kill
-async def test_fault_c_a_process_killed_between_create_and_record_leaves_nothing(kind, tmp_path):
+@every_kind_with("killed", {"killed": True}, 3)
+async def test_fault_c_a_process_killed_between_create_and_record_leaves_nothing(kind, tmp_path, killed):
     """A real process, killed with the answer on its way: the next one ends its session and settles by estimate."""
     async with serving(kind()) as emulator:
         emulator.misbehave("create", "late", seconds=60)
@@ -269,6 +277,7 @@ async def test_fault_c_a_process_killed_between_create_and_record_leaves_nothing
         assert len(emulator.sessions) == 1
 
 
+@one_browser
 async def test_fault_m_a_session_that_its_provider_takes_to_run_but_that_is_dead_is_told_and_closed(
     kind, tmp_path
 ):
@@ -285,8 +294,11 @@ async def test_fault_m_a_session_that_its_provider_takes_to_run_but_that_is_dead
             assert await visit(pool) == "here"
             await until(lambda: len(emulator.running) == 1)
             await clean(pool)
-            with pool._ledger.reader.connect() as db:
-                told = db.execute(text("SELECT kind FROM alert_event WHERE kind = 'drift'")).all()
-            assert len(told) == 1
+            (silent, _) = emulator.sessions.values()
+            (drift,) = await pool._ledger.drift.seen(since=silent.created_at - timedelta(minutes=1))
+            assert (drift.kind, drift.provider, drift.times) == ("dead", "bb", 1)
+            assert silent.id in str(drift.provider_session_id)
+            told = [event for event, _ in await pool._ledger.alerts.recent(20) if event.kind == "drift"]
+            assert [(one.session_id, one.detail) for one in told] == [(drift.session_id, drift.detail)]
         assert len(emulator.sessions) == 2
         assert emulator.running == []

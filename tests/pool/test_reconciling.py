@@ -17,7 +17,11 @@ from tabkeeper.providers.emulator import KINDS, BrowserbaseEmulator, KernelEmula
 
 from .test_faults_hosted import clean, config, until, visit
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.usefixtures("ledger_file", "one_browser"),
+]
 
 # $0.12 an hour by the started minute, so two more minutes cost $0.004; the tolerance is less.
 STRICT = {"reconcile_tolerance": {"absolute": "0.001", "relative": 0.02}}

@@ -170,8 +170,11 @@ def test_a_late_refusal_gives_the_hold_back(kind):
     story(telling, kind=kind, create_timeout="5s", close_timeout="3s")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lag", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "lag"),
+    [(kind, False) for kind in ("anchor", "browser_use", "browserbase", "kernel", "steel")]
+    + [(kind, True) for kind in KINDS],
+)
 def test_what_a_killed_process_had_asked_for_is_found_by_the_next(kind, lag):
     async def telling(far):
         if lag:
@@ -279,6 +282,10 @@ def test_a_provider_that_lists_nothing_and_refuses_new_sessions_is_told_of_once(
         (alert,) = far.rows("SELECT kind, detail FROM alert_event")
         assert alert.kind == "drift"
         assert "lists no session of ours" in alert.detail
+        (drift,) = far.rows("SELECT kind, provider, session_id, times, detail FROM drift")
+        assert (drift.kind, drift.provider, drift.session_id) == ("refuses", "far", None)
+        assert drift.times > 1, "each time it is seen, on one row"
+        assert drift.detail == alert.detail
 
     story(telling, limits=Limits(concurrent=0))
 

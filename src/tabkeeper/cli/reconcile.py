@@ -21,7 +21,7 @@ from tabkeeper.config import PoolConfig, parse_duration
 from tabkeeper.errors import ConfigError
 from tabkeeper.ledger.comparing import Tolerance
 from tabkeeper.ledger.reconcile import Capture
-from tabkeeper.pool.reconciling import LOOK_BACK, ProviderReconciled, Reconciled, Reconciler
+from tabkeeper.pool.reconciling import LOOK_BACK, ProviderReconciled, Reconciled, Reconciler, period_line
 from tabkeeper.providers import make_provider
 
 
@@ -100,6 +100,7 @@ async def _reconcile(
             clock=clock,
             tolerance=Tolerance(absolute=tolerance.absolute, relative=tolerance.relative),
             patience=settings.pool.close_timeout.total_seconds(),
+            exclusive={name for name in names if settings.providers[name].exclusive},
         )
         found = await reconciler.reconcile(since=start, dry_run=dry_run)
         captured = await ledger.reconciliation.captured(
@@ -140,6 +141,7 @@ def _cells(one: ProviderReconciled) -> list[str]:
 
 def _remarks(one: ProviderReconciled) -> Sequence[str]:
     lines = [f"{one.provider}: drift ({drift.kind}): {drift.detail}" for drift in one.drift]
+    lines += [f"{one.provider}: {period_line(period)}" for period in one.periods]
     if one.past:
         lines.append(f"{one.provider}: the difference (!) is past ledger.reconcile_tolerance")
     if one.waiting:
@@ -166,6 +168,16 @@ def _as_json(found: Reconciled, captured: Sequence[Capture]) -> dict[str, object
                 "adjusted": one.adjusted,
                 "past_tolerance": one.past,
                 "capture_rate": one.capture_rate,
+                "periods": [
+                    {
+                        "start": period.start,
+                        "end": period.end,
+                        "ours": period.ours.text(),
+                        "theirs": period.theirs.text(),
+                        "unattributed": period.booked.text(),
+                    }
+                    for period in one.periods
+                ],
                 "drift": [asdict(drift) for drift in one.drift],
                 "error": one.error or None,
             }

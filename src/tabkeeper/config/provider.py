@@ -99,8 +99,8 @@ class ProviderSettings(Settings):
     proxies: bool = Field(default=False, description="hosted: send traffic through the service's proxies.")
     exclusive: bool = Field(
         default=False,
-        description="hosted: nobody but this ledger uses the account, so what runs there unknown to it is ended; "
-        "for services that keep no labels.",
+        description="hosted: nobody but this ledger uses the account, so what runs there unknown to it is ended, and "
+        "what was billed in all, where the service tells, is compared with all that was booked.",
     )
     keep_alive: bool = Field(
         default=False,

@@ -21,7 +21,7 @@ from tabkeeper.ledger.journal import (
     settle,
     usage_digest,
 )
-from tabkeeper.ledger.rates import Line, rounding_part
+from tabkeeper.ledger.rates import Line, RateCard, rounding_part
 from tabkeeper.ledger.settling import (
     SUMS,
     add_sums,
@@ -96,7 +96,7 @@ def correct(
     if _RANK[quality] < _RANK[session.quality]:
         return None
     card = books.prices.card(tx, hold.rate_card_id)
-    booked = _booked(tx, session_id)
+    booked = booked_lines(tx, session_id)
     left = allowance_left(tx, hold, card)
     traffic = booked.get("proxy_bytes")
     bill = bill_of(
@@ -115,12 +115,43 @@ def correct(
     # That an estimate turned out right is worth an entry, too: it is none any more.
     if not change and session.quality != "estimate":
         return before
+    seconds_us = session.seconds_us if figures.seconds_us is None else figures.seconds_us
+    return rewrite(
+        tx,
+        hold,
+        session,
+        card=card,
+        bill=bill,
+        change=change,
+        seconds_us=seconds_us,
+        quality=quality,
+        at=at,
+        reason=reason,
+        payload_hash=payload_hash,
+    )
+
+
+def rewrite(
+    tx: Transaction,
+    hold: Row,
+    session: Row,
+    *,
+    card: RateCard,
+    bill: list[Line],
+    change: list[Line],
+    seconds_us: int,
+    quality: str,
+    at: int,
+    reason: str,
+    payload_hash: str = "",
+) -> Correction:
+    """Book `change`, so that a settled session costs what `bill` says: one entry, and all that hangs on it."""
+    session_id = hold.session_id
     cost = Money(sum(line.amount.nanos for line in bill))
     delta = cost.nanos - session.cost_n
     entry_id = _write_entry(tx, hold, delta, quality=quality, at=at, reason=reason, payload_hash=payload_hash)
     use_allowance(tx, hold, card, change)
     write_lines(tx, hold, entry_id, change)
-    seconds_us = session.seconds_us if figures.seconds_us is None else figures.seconds_us
     leases = leases_of(tx, session_id)
     shares, idle = divide(card, cost, seconds_us / 1_000_000, ages_of(leases))
     rounding = Money(min(rounding_part(card, bill).nanos, max(0, cost.nanos)))
@@ -146,7 +177,8 @@ def correct(
     )
 
 
-def _booked(tx: Transaction, session_id: str) -> dict[str, Line]:
+def booked_lines(tx: Transaction, session_id: str) -> dict[str, Line]:
+    """Return the sums of a session's lines so far, by kind."""
     rows = tx.rows(
         "SELECT n.kind, SUM(n.raw_qty) AS raw_qty, SUM(n.billed_qty) AS billed_qty, "
         "SUM(n.included_qty) AS included_qty, SUM(n.amount_n) AS amount_n "

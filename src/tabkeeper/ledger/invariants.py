@@ -250,6 +250,13 @@ INVARIANTS: tuple[Invariant, ...] = (
         "SELECT e.id FROM entry e LEFT JOIN (SELECT entry_id, SUM(cost_n) AS total FROM entry_share "
         "GROUP BY entry_id) m ON m.entry_id = e.id WHERE e.kind = 'adjust' AND e.amount_n <> COALESCE(m.total, 0)",
     ),
+    Invariant(
+        "I37",
+        "what a provider billed for a period beyond our sessions is booked once, and only then",
+        "SELECT p.provider FROM recon_period p LEFT JOIN session s ON s.id = p.session_id "
+        "WHERE p.booked_n <> COALESCE(s.cost_n, 0) UNION ALL SELECT s.provider FROM session s "
+        "LEFT JOIN recon_period p ON p.session_id = s.id WHERE s.platform = '(unattributed)' AND p.provider IS NULL",
+    ),
 )
 
 

@@ -29,6 +29,7 @@ from tabkeeper.ledger.expected import Habits
 from tabkeeper.ledger.instants import length_us, micros, moment
 from tabkeeper.ledger.limits import apply_budgets
 from tabkeeper.ledger.operations import LedgerOperations
+from tabkeeper.ledger.periods import Periods
 from tabkeeper.ledger.prices import Prices, terms
 from tabkeeper.ledger.rates import RateCard, is_free, price
 from tabkeeper.ledger.reconcile import Reconciliation
@@ -83,6 +84,8 @@ class Ledger:
     """What somebody should hear of, and who has heard."""
     reconciliation: Reconciliation
     """What providers say against what was booked."""
+    periods: Periods
+    """What providers billed for whole periods against what was booked."""
     drift: DriftBook
     """Where providers' state and ours disagreed."""
 
@@ -106,6 +109,7 @@ class Ledger:
         self._inline = inline
         self.alerts = AlertOutbox(writer, self._read, clock)
         self.reconciliation = Reconciliation(writer, self._read, clock)
+        self.periods = Periods(writer, self._read, clock, lambda: self.process_id)
         self.drift = DriftBook(writer, self._read, clock)
         self._prices = Prices(config.providers)
         self._open: dict[str, _Open] = {}

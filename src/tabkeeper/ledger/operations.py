@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tabkeeper.ledger import adjusting, alerting, drift, journal, reconcile
+from tabkeeper.ledger import adjusting, alerting, drift, journal, periods, reconcile
 from tabkeeper.ledger.budgets import StaleBudgetsError, WindowBook, tell
 from tabkeeper.ledger.instants import length_us, micros
 from tabkeeper.ledger.journal import Books
@@ -58,6 +58,8 @@ class LedgerOperations:
                 return adjusting.settle_or_correct(tx, self._books, operation)
             case "reconcile":
                 return reconcile.apply(tx, self._books, operation)
+            case "period":
+                return periods.apply(tx, self._books, operation)
             case "drift":
                 return drift.apply(tx, operation)
             case "lease":

@@ -20,6 +20,7 @@ from tabkeeper.ledger.alerting import Reads
 from tabkeeper.ledger.comparing import Figures, capture_rate
 from tabkeeper.ledger.instants import length_us, micros, moment
 from tabkeeper.ledger.journal import Books
+from tabkeeper.ledger.periods import UNATTRIBUTED
 from tabkeeper.ledger.store import Writer
 from tabkeeper.ledger.transaction import Transaction
 from tabkeeper.money import Money
@@ -74,7 +75,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
-    """How much of a provider's bill for one UTC day we had booked by ourselves."""
+    """How much of a provider's bill for one UTC day we had booked by ourselves; with what no session explains."""
 
     provider: str
     day: date
@@ -230,7 +231,7 @@ def apply(tx: Transaction, books: Books, operation: Mapping[str, Any]) -> Compar
 
 def captured(connection: Connection, start: int, end: int) -> list[Capture]:
     """See `Reconciliation.captured`."""
-    rows: Sequence[Any] = connection.execute(_CAPTURED, {"start": start, "end": end}).all()
+    rows: Sequence[Any] = connection.execute(_CAPTURED, {"start": start, "end": end, "u": UNATTRIBUTED}).all()
     return [
         Capture(
             provider=row.provider,
@@ -263,15 +264,16 @@ _DUE = text(
     "AND h.state = 'settled' AND (:again = 1 OR i.session_id IS NULL OR (i.state = 'waiting' AND i.next_at <= :now)) "
     "ORDER BY s.ended_at, s.id LIMIT :most"
 )
+# What a provider billed for a period beyond our sessions is theirs, and nothing of it is ours.
 _CAPTURED = text(
-    "SELECT s.provider, s.created_at / 86400000000 * 86400000000 AS day_at, COUNT(*) AS sessions, "
-    "COUNT(i.session_id) AS compared, "
+    "SELECT s.provider, s.created_at / 86400000000 * 86400000000 AS day_at, "
+    "SUM(CASE WHEN s.platform = :u THEN 0 ELSE 1 END) AS sessions, COUNT(i.session_id) AS compared, "
     "COALESCE(SUM(CASE WHEN i.session_id IS NOT NULL THEN e.amount_n END), 0) AS ours_n, "
-    "COALESCE(SUM(i.theirs_n), 0) AS theirs_n FROM session s "
+    "COALESCE(SUM(CASE WHEN s.platform = :u THEN s.cost_n ELSE i.theirs_n END), 0) AS theirs_n FROM session s "
     "JOIN entry e ON e.session_id = s.id AND e.kind = 'settle' "
     "LEFT JOIN recon_item i ON i.session_id = s.id AND i.state = 'compared' "
-    "WHERE s.created_at >= :start AND s.created_at < :end "
-    "GROUP BY 1, 2 HAVING COUNT(i.session_id) > 0 ORDER BY 1, 2"
+    "WHERE s.created_at >= :start AND s.created_at < :end GROUP BY 1, 2 "
+    "HAVING COUNT(i.session_id) > 0 OR SUM(CASE WHEN s.platform = :u THEN 1 ELSE 0 END) > 0 ORDER BY 1, 2"
 )
 _COMPARED = (
     "INSERT INTO recon_item (session_id, provider, state, attempts, checked_at, theirs_n, said) "

@@ -328,6 +328,7 @@ class SessionPool:
                 most=self.config.ledger.reconcile_most,
                 ending=self._sessions.is_ending,
                 lost=self._sessions.lost,
+                exclusive=self._exclusive(),
             )
             self._jobs = Jobs(
                 ledger=self._ledger,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -18,9 +18,11 @@ from tabkeeper.errors import ConfigError, LedgerError, ProviderError, ProviderNo
 from tabkeeper.ledger.comparing import Figures, Tolerance, capture_rate
 from tabkeeper.ledger.drift import Drift
 from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.ledger.periods import PeriodComparison
 from tabkeeper.ledger.reconcile import Comparison, Due, Run
 from tabkeeper.ledger.types import OpenSession
 from tabkeeper.money import ZERO, Money
+from tabkeeper.pool.totals import TotalsLook
 from tabkeeper.providers.base import Provider, ProviderUsage
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ class ProviderReconciled:
     """A session, or a day, differs by more than the tolerance."""
     capture_rate: float | None = None
     """The part of its bill that we had booked by ourselves; None if it billed nothing."""
+    periods: tuple[PeriodComparison, ...] = ()
+    """Totals of the whole account, where it is `exclusive` and its provider tells them."""
     drift: tuple[Drift, ...] = ()
     error: str = ""
     """Why the look was cut short."""
@@ -105,9 +109,17 @@ def _line(one: ProviderReconciled) -> str:
         told += f", capture rate {one.capture_rate:.1%}"
     if one.waiting:
         told += f", {one.waiting} without figures"
+    for period in one.periods:
+        told += f"\n  {period_line(period)}"
     for drift in one.drift:
         told += f"\n  drift ({drift.kind}): {drift.detail}"
     return told + (f"\n  cut short: {one.error}" if one.error else "")
+
+
+def period_line(one: PeriodComparison) -> str:
+    """Tell a period's totals in one line."""
+    told = f"all of {one.start:%Y-%m-%d %H:%M} to {one.end:%Y-%m-%d %H:%M} UTC: ours {one.ours}, theirs {one.theirs}"
+    return f"{told}, {one.booked} booked as unattributed" if one.booked else told
 
 
 class Reconciler:
@@ -120,6 +132,7 @@ class Reconciler:
         back, most: how far a scheduled look goes back, and for how many sessions of a provider it asks.
         ending: whether a session, by our id, is just being closed here.
         lost: told of sessions of this process that their provider ended.
+        exclusive: providers whose account nobody else uses, so that its totals are ours.
     """
 
     def __init__(
@@ -134,6 +147,7 @@ class Reconciler:
         most: int = MOST_AT_ONCE,
         ending: Callable[[str], bool] = lambda _: False,
         lost: Callable[[str, str], None] = lambda _id, _why: None,
+        exclusive: Container[str] = (),
     ) -> None:
         self._providers = providers
         self._ledger = ledger
@@ -144,6 +158,7 @@ class Reconciler:
         self._most = most
         self._ending = ending
         self._lost = lost
+        self._exclusive = exclusive
         self._one_at_a_time = asyncio.Lock()
 
     async def scheduled(self) -> Reconciled:
@@ -205,6 +220,15 @@ class Reconciler:
             )
             error = await look.ask(due)
         past = await self._tell_past(name, look.found, dry_run=dry_run)
+        periods: list[PeriodComparison] = []
+        if not error and name in self._exclusive:
+            totals = self._totals_of(name, dry_run=dry_run)
+            try:
+                periods = await totals.look(since, again=again)
+            except (ProviderError, TimeoutError, LedgerError) as failed:
+                error = str(failed) or f"no answer within {self._patience:g} s"
+                log.warning("what %r billed in all is not known: %s", name, error)
+            past += sum(map(totals.is_past, periods))
         ours, theirs = _total(one.ours for one in look.found), _total(one.theirs for one in look.found)
         done = ProviderReconciled(
             provider=name,
@@ -212,9 +236,12 @@ class Reconciler:
             waiting=look.waiting,
             ours=ours,
             theirs=theirs,
-            adjusted=sum(one.adjusted for one in look.found),
+            adjusted=sum(one.adjusted for one in (*look.found, *periods)),
             past=bool(past),
-            capture_rate=capture_rate(_total(one.settled for one in look.found), theirs),
+            capture_rate=capture_rate(
+                _total(one.settled for one in look.found), theirs + _total(one.booked for one in periods)
+            ),
+            periods=tuple(periods),
             # On a schedule only what is new; asked for, all there was: a session that was ended is drift, too.
             drift=tuple(await self._ledger.drift.seen(since=since if again else began, provider=name)),
             error=error,
@@ -233,6 +260,17 @@ class Reconciler:
                 )
             )
         return done
+
+    def _totals_of(self, name: str, *, dry_run: bool) -> TotalsLook:
+        return TotalsLook(
+            name,
+            self._providers[name],
+            ledger=self._ledger,
+            clock=self._clock,
+            tolerance=self._tolerance,
+            patience=self._patience,
+            dry_run=dry_run,
+        )
 
     # -- differences ---------------------------------------------------------------------------------------------
 

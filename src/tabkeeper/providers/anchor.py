@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -22,7 +22,14 @@ from tabkeeper.errors import (
     ProviderUnavailableError,
 )
 from tabkeeper.money import Money
-from tabkeeper.providers.base import Capabilities, Check, ProviderUsage, RemoteSession, SessionSpec
+from tabkeeper.providers.base import (
+    Capabilities,
+    Check,
+    ProviderTotal,
+    ProviderUsage,
+    RemoteSession,
+    SessionSpec,
+)
 from tabkeeper.providers.hosted import HostedProvider, checked_id, moment
 from tabkeeper.providers.http import Refusal
 
@@ -211,6 +218,32 @@ class AnchorProvider(HostedProvider):
             if over and started and seconds is not None
             else None,
             cost=_dollars(answer.get("credits_used")) if over else None,
+        )
+
+    async def used_on(self, day: date) -> ProviderTotal | None:
+        """See `Dated.used_on`."""
+        start = datetime.combine(day, time.min, UTC)
+        query = {
+            "from_date": start.isoformat().replace("+00:00", "Z"),
+            "to_date": (start + timedelta(days=1, milliseconds=-1)).isoformat().replace("+00:00", "Z"),
+            "granularity": "day",
+            "metrics": "session_count,session_hours,proxy_bytes,credits_used",
+        }
+        answer = await self._api.repeat("GET", "/v1/sessions/history", query=query)
+        found = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(found, list):
+            raise ProviderUnavailableError(self.name, f"what it says of {day} cannot be read")
+        # Other days, if a zone of its own makes it show them, are not asked for.
+        of_day = [one for one in found if isinstance(one, dict) and str(one.get("date"))[:10] == str(day)]
+        if not of_day:
+            return ProviderTotal(seconds=0.0, proxy_bytes=0, cost=Money(0)) if not found else None
+        costs = [_dollars(one.get("credits_used")) for one in of_day]
+        hours = [_number(one.get("session_hours")) for one in of_day]
+        traffic = [_number(one.get("proxy_bytes")) for one in of_day]
+        return ProviderTotal(
+            seconds=sum(one or 0.0 for one in hours) * 3600,
+            proxy_bytes=int(sum(one or 0.0 for one in traffic)),
+            cost=None if None in costs else Money(sum(one.nanos for one in costs if one is not None)),
         )
 
     async def live_view(self, provider_session_id: str) -> str:

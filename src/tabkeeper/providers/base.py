@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from math import ceil, floor
 from typing import Protocol, runtime_checkable
 
@@ -116,6 +116,15 @@ class ProviderUsage:
     ended_at: datetime | None = None
     cost: Money | None = None
     """What it says that it billed for time and traffic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderTotal:
+    """What a provider counted for the whole account, whoever used it; None means that it does not say."""
+
+    seconds: float | None = None
+    proxy_bytes: int | None = None
+    cost: Money | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,4 +250,22 @@ class Watchable(Protocol):
         Raises:
             ProviderError: there is no such session, or it has no such address.
         """
+        ...
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """A provider that tells what the account used on a day."""
+
+    async def used_on(self, day: date) -> ProviderTotal | None:
+        """Return the total of the sessions created on a UTC day that is over; None if it does not say."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A provider that tells one running total of the account, without saying since when."""
+
+    async def used_so_far(self) -> ProviderTotal | None:
+        """Return it; None if it does not say, as of an account with several projects."""
         ...

@@ -16,7 +16,14 @@ from tabkeeper.errors import (
     ProviderNotFoundError,
     ProviderUnavailableError,
 )
-from tabkeeper.providers.base import Capabilities, Check, ProviderUsage, RemoteSession, SessionSpec
+from tabkeeper.providers.base import (
+    Capabilities,
+    Check,
+    ProviderTotal,
+    ProviderUsage,
+    RemoteSession,
+    SessionSpec,
+)
 from tabkeeper.providers.hosted import HostedProvider, checked_id, moment
 from tabkeeper.providers.http import Refusal
 
@@ -158,6 +165,24 @@ class BrowserbaseProvider(HostedProvider):
             started_at=started,
             ended_at=ended,
         )
+
+    async def used_so_far(self) -> ProviderTotal | None:
+        """See `Counting.used_so_far`: since when its minutes count is not documented."""
+        project = self._settings.project_id
+        if project is None:
+            found = await self._api.repeat("GET", "/v1/projects")
+            names = (
+                [one.get("id") for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+            )
+            if len(names) != 1 or not isinstance(names[0], str):
+                return None
+            project = names[0]
+        answer = await self._api.repeat("GET", f"/v1/projects/{checked_id(self.name, project)}/usage")
+        minutes = answer.get("browserMinutes") if isinstance(answer, dict) else None
+        proxied = answer.get("proxyBytes") if isinstance(answer, dict) else None
+        if not isinstance(minutes, int) or not isinstance(proxied, int):
+            raise ProviderUnavailableError(self.name, f"what it says of project {project} cannot be read")
+        return ProviderTotal(seconds=minutes * 60.0, proxy_bytes=proxied)
 
     async def live_view(self, provider_session_id: str) -> str:
         """Return an address at which a person can watch the session. Who has it needs no key: a secret.

@@ -52,6 +52,25 @@ class ReconItemRow(Table, table=True):
     """JSON: what the provider said, as it was priced."""
 
 
+class ReconPeriodRow(Table, table=True):
+    """What a provider billed a whole account in a period, against what was booked for its sessions."""
+
+    __tablename__: ClassVar[Any] = "recon_period"
+    provider: str = text_key()
+    start_at: int = number(None, key=True)
+    end_at: int = instant()
+    """The start itself: only a reading of a running total, from which the next period begins."""
+    checked_at: int = instant()
+    ours_n: int = number()
+    theirs_n: int = number()
+    booked_n: int = number()
+    """What is booked of the difference."""
+    session_id: str | None = maybe_words(foreign="session.id")
+    """The row that bears it, since no session of ours does."""
+    said: str = words("{}")
+    """JSON: what the provider said."""
+
+
 class DriftRow(Table, table=True):
     """A provider's state and ours disagree; one row for each thing, however often it is seen."""
 

@@ -55,6 +55,7 @@ class AnchorEmulator(Emulator):
             self.route("list", "GET", "/v1/sessions", self._history),
             self.route("list", "GET", "/v1/sessions/all/status", self._list),
             self.route("release", "DELETE", "/v1/sessions/all", self._release_all),
+            self.route("usage", "GET", "/v1/sessions/history", self._analytics),
             self.route("get", "GET", "/v1/sessions/{id}", self._get),
             self.route("release", "DELETE", "/v1/sessions/{id}", self._release),
             self.route("get", "GET", "/v1/sessions/{id}/pages", self._pages),
@@ -217,6 +218,42 @@ class AnchorEmulator(Emulator):
             "total_pages": math.ceil(len(found) / limit),
         }
         return JSONResponse({"data": answer})
+
+    async def _analytics(self, request: Request) -> Response:
+        """Days only, and sessions count on the day on which they were created: neither is documented."""
+        query = request.query_params
+        if query.get("granularity", "day") != "day":
+            raise Refused(400, "this emulator knows days only")
+        first, last = query.get("from_date", "")[:10], query.get("to_date", "")[:10] or "9"
+        days: dict[str, list[EmulatedSession]] = {}
+        for one in self.sessions.values():
+            day = one.created_at.date().isoformat()
+            if first <= day <= last:
+                days.setdefault(day, []).append(one)
+        data = [{"date": day, **self._sums(found)} for day, found in sorted(days.items())]
+        totals = self._sums([one for found in days.values() for one in found])
+        summary = {
+            "total_sessions": totals["session_count"],
+            "total_session_hours": totals["session_hours"],
+            "total_proxy_bytes": totals["proxy_bytes"],
+            "total_credits_used": totals["credits_used"],
+        }
+        pages = {
+            "current_page": 1,
+            "total_pages": 1,
+            "total_records": len(data),
+            "has_next": False,
+            "has_prev": False,
+        }
+        return JSONResponse({"data": data, "summary": summary, "pagination": pages})
+
+    def _sums(self, sessions: Sequence[EmulatedSession]) -> dict[str, float]:
+        return {
+            "session_count": len(sessions),
+            "session_hours": sum(self.billed_seconds(one) for one in sessions) / 3600,
+            "proxy_bytes": sum(one.proxy_bytes for one in sessions),
+            "credits_used": float(sum((self.credits(one) for one in sessions if one.phase.over), Decimal(0))),
+        }
 
     async def _release(self, request: Request) -> Response:
         session = self.sessions.get(request.path_params["id"])
