@@ -63,6 +63,12 @@ MUTATIONS = {
     "I34": ["UPDATE entry SET quality = 'measured' WHERE kind = 'adjust'"],
     "I35": ["UPDATE session SET quality = 'measured' WHERE id = 'dear'"],
     "I30": ["UPDATE rollup_day SET bytes = bytes + 1"],
+    "I37": [
+        (
+            "INSERT INTO recon_period (provider, start_at, end_at, checked_at, booked_n, session_id) "
+            "VALUES ('bb', 1, 2, 3, 1, 'done')"
+        )
+    ],
     "I36": ["UPDATE entry_share SET cost_n = cost_n + 1"],
 }
 
