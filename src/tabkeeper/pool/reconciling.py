@@ -236,7 +236,7 @@ class Reconciler:
             waiting=look.waiting,
             ours=ours,
             theirs=theirs,
-            adjusted=sum(one.adjusted for one in (*look.found, *periods)),
+            adjusted=sum(one.adjusted for one in look.found) + sum(one.adjusted for one in periods),
             past=bool(past),
             capture_rate=capture_rate(
                 _total(one.settled for one in look.found), theirs + _total(one.booked for one in periods)
