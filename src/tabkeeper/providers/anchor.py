@@ -30,8 +30,9 @@ from tabkeeper.providers.base import (
     RemoteSession,
     SessionSpec,
 )
-from tabkeeper.providers.hosted import HostedProvider, checked_id, moment
+from tabkeeper.providers.hosted import HostedProvider
 from tabkeeper.providers.http import Refusal
+from tabkeeper.providers.reading import checked_id, moment
 
 _LIVE = frozenset({"running", "active", "pending", "starting"})
 _OVER = frozenset({"completed", "failed", "stopped", "ended", "terminated", "timeout"})

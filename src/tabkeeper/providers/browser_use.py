@@ -21,8 +21,9 @@ from tabkeeper.errors import (
 )
 from tabkeeper.money import Money
 from tabkeeper.providers.base import Capabilities, Check, ProviderUsage, RemoteSession, SessionSpec
-from tabkeeper.providers.hosted import HostedProvider, checked_id, moment
+from tabkeeper.providers.hosted import HostedProvider
 from tabkeeper.providers.http import Refusal
+from tabkeeper.providers.reading import checked_id, moment
 
 _OVER = frozenset({"stopped"})
 """Every other status, known or not, may cost money: such a session is taken to run."""

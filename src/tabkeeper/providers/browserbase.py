@@ -24,8 +24,9 @@ from tabkeeper.providers.base import (
     RemoteSession,
     SessionSpec,
 )
-from tabkeeper.providers.hosted import HostedProvider, checked_id, moment
+from tabkeeper.providers.hosted import HostedProvider
 from tabkeeper.providers.http import Refusal
+from tabkeeper.providers.reading import checked_id, moment
 
 _OVER = frozenset({"COMPLETED", "TIMED_OUT", "ERROR"})
 """Every other status, known or not, may cost money: such a session is taken to run."""

@@ -1,46 +1,37 @@
 """What all hosted providers share: a create that cannot leak, a close that is sure, and what is known to run.
 
-An adapter of a vendor is a subclass that says how to ask, `_create`, `_get`, `_running` and `_release`; everything
-that money hangs on is written once, here.
+An adapter of a vendor is a subclass that says how to ask (`vendor.Vendor`); everything that money hangs on is written
+once, here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from random import Random
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
-from pydantic import SecretStr
 
-from tabkeeper.clock import Clock, Instant, SystemClock
+from tabkeeper.clock import Clock, Instant
 from tabkeeper.config import ProviderSettings
 from tabkeeper.errors import (
-    ConfigError,
     OutcomeUnknownError,
-    ProviderAuthError,
     ProviderError,
     ProviderNotFoundError,
-    ProviderPaymentError,
     ProviderRequestError,
     ProviderUnavailableError,
 )
 from tabkeeper.providers.base import (
-    Capabilities,
-    Check,
     Leftover,
     LostCallback,
     ProviderUsage,
     RemoteSession,
     SessionSpec,
 )
-from tabkeeper.providers.http import Api, Refusal
+from tabkeeper.providers.vendor import Vendor
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +41,6 @@ _MOST_LATE = 1000
 """Late answers that are remembered."""
 _END_PAUSES = (0.2, 0.5, 1.0, 2.0)
 """A session that was asked to end is looked at again after these, before its end counts as unconfirmed."""
-SKEW = timedelta(seconds=5)
-"""`check` warns of clocks that are further apart."""
 CLOSE_SECONDS = 20.0
 """`aclose` spends at most this on ending sessions."""
 
@@ -70,7 +59,7 @@ class UselessError(OutcomeUnknownError):
         self.provider_session_id = provider_session_id
 
 
-class HostedProvider(ABC):
+class HostedProvider(Vendor):
     """See `Provider`; a base of adapters.
 
     Args:
@@ -78,12 +67,6 @@ class HostedProvider(ABC):
         settings: its section.
         transport, sleep, clock, rng: for tests.
     """
-
-    capabilities: Capabilities
-    default_url: ClassVar[str]
-    reserved: ClassVar[frozenset[str]]
-    """Keys of the create call that are ours: `options` must not hold them."""
-    regions: ClassVar[Collection[str]] = ()
 
     def __init__(
         self,
@@ -95,31 +78,7 @@ class HostedProvider(ABC):
         clock: Clock | None = None,
         rng: Random | None = None,
     ) -> None:
-        if settings.api_key is None:
-            raise ConfigError(f"providers.{name}.api_key: a {settings.kind} provider needs one")
-        if taken := sorted(self.reserved & settings.options.keys()):
-            raise ConfigError(f"providers.{name}.options.{taken[0]}: tabkeeper sets this itself; remove it")
-        if settings.region is not None and not self.capabilities.regions:
-            raise ConfigError(
-                f"providers.{name}.region: {settings.kind} offers no choice of regions; remove it"
-            )
-        if settings.region is not None and self.regions and settings.region not in self.regions:
-            raise ConfigError(f"providers.{name}.region: must be one of {', '.join(self.regions)}")
-        self.name = name
-        self._settings = settings
-        self._sleep = sleep
-        self._clock = clock or SystemClock()
-        self._api = Api(
-            name,
-            settings.base_url or self._url_of(settings.region),
-            headers=self._headers(settings.api_key),
-            query=self._query(settings.api_key),
-            judge=self._judge,
-            transport=transport,
-            sleep=sleep,
-            clock=self._clock,
-            rng=rng,
-        )
+        super().__init__(name, settings, transport=transport, sleep=sleep, clock=clock, rng=rng)
         self._on_lost: LostCallback | None = None
         self._closed = False
         self._aclosing: asyncio.Task[None] | None = None
@@ -131,52 +90,6 @@ class HostedProvider(ABC):
         """Sessions thought to run, by the provider's id."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving = asyncio.Event()
-
-    # -- what a vendor's adapter says ----------------------------------------------------------------------------
-
-    @abstractmethod
-    def _headers(self, key: SecretStr) -> Mapping[str, SecretStr]:
-        """How the key is sent."""
-
-    def _query(self, key: SecretStr) -> Mapping[str, SecretStr]:  # noqa: ARG002 - for subclasses
-        """How the key is sent, where it is part of the address."""
-        return {}
-
-    def _url_of(self, region: str | None) -> str:  # noqa: ARG002 - for subclasses
-        """Return where the service is, for those with an address per region."""
-        return self.default_url
-
-    @abstractmethod
-    async def _create(self, spec: SessionSpec) -> RemoteSession:
-        """Send the create call; see `Provider.create`."""
-
-    @abstractmethod
-    async def _get(self, provider_session_id: str) -> RemoteSession:
-        """Ask for one session; `ProviderNotFoundError` if the provider does not know it."""
-
-    @abstractmethod
-    async def _running(self) -> Sequence[RemoteSession]:
-        """List running sessions that carry any label of ours; `connect_url` is empty where the list omits it."""
-
-    async def _search(self, label: str) -> RemoteSession | None:
-        """Look for a session by its label; where the provider remembers what is over, also among those."""
-        return next((one for one in await self._running() if one.label == label), None)
-
-    @abstractmethod
-    async def _release(self, provider_session_id: str) -> bool:
-        """Send the release call; False if the answer leaves open whether the session is over."""
-
-    @abstractmethod
-    async def _look(self) -> Check:
-        """Ask something that costs nothing, for `check`."""
-
-    def _judge(self, refusal: Refusal) -> ProviderError | None:  # noqa: ARG002 - for subclasses
-        """Give an answer a meaning of its own; None for the common one."""
-        return None
-
-    def _id_of(self, label: str) -> str | None:  # noqa: ARG002 - for subclasses
-        """Return the id of the session with this label, where we choose ids; None where the provider does."""
-        return None
 
     # -- Provider ------------------------------------------------------------------------------------------------
 
@@ -355,40 +268,6 @@ class HostedProvider(ABC):
         if failed is not None:
             raise failed
 
-    async def check(self) -> Sequence[Check]:
-        """See `Provider.check`."""
-        return [*await self._account(), *self._clocks()]
-
-    async def _account(self) -> Sequence[Check]:
-        try:
-            return [await self._look()]
-        except ProviderAuthError as error:
-            advice = f"see that providers.{self.name}.api_key is a key of this service and still valid"
-            return [Check(name="account", ok=False, detail=str(error), advice=advice)]
-        except ProviderPaymentError as error:
-            return [Check(name="account", ok=False, detail=str(error), advice="top the account up")]
-        except ProviderError as error:
-            return [Check(name="account", ok=False, detail=str(error))]
-
-    @property
-    def skew(self) -> timedelta | None:
-        """How far the provider's clock is ahead of ours, at least; None before it has said the time."""
-        return self._api.skew
-
-    def _clocks(self) -> Sequence[Check]:
-        if self.skew is None or abs(self.skew) <= SKEW:
-            return []
-        apart = abs(self.skew.total_seconds())
-        where = "behind" if self.skew > timedelta(0) else "ahead of"
-        return [
-            Check(
-                name="clock",
-                ok=True,
-                detail=f"this machine is {apart:.0f} s {where} the provider's clock",
-                advice="let this machine keep time with NTP: budgets and bills go by the clock",
-            )
-        ]
-
     async def aclose(self) -> None:
         """See `Provider.aclose`; bounded, and what could not be ended is logged: its timeout ends it."""
         if self._aclosing is None:
@@ -539,19 +418,3 @@ class HostedProvider(ABC):
             await self.close(provider_session_id)
         except ProviderError as error:
             _log.warning("provider %r: session %s may still run: %s", self.name, provider_session_id, error)
-
-
-def checked_id(provider: str, session_id: str) -> str:
-    """Return an id that is safe in a path; nothing else was ever given out."""
-    if not re.fullmatch(r"[\w-]{1,128}", session_id, re.ASCII):
-        raise ProviderRequestError(provider, f"{session_id!r} is no session id")
-    return session_id
-
-
-def moment(text: object) -> datetime | None:
-    """Read RFC 3339; None for what is absent or odd: no session is lost for a time."""
-    try:
-        read = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-    return read if read is not None and read.tzinfo is not None else None

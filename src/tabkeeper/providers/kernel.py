@@ -21,8 +21,9 @@ from tabkeeper.errors import (
     ProviderUnavailableError,
 )
 from tabkeeper.providers.base import Capabilities, Check, ProviderUsage, RemoteSession, SessionSpec
-from tabkeeper.providers.hosted import HostedProvider, checked_id, moment
+from tabkeeper.providers.hosted import HostedProvider
 from tabkeeper.providers.http import Refusal
+from tabkeeper.providers.reading import checked_id, moment
 
 _OWNER, _LABEL = "tool", "session"
 """Tags of ours: who made the session, and its id here."""

@@ -18,8 +18,9 @@ from tabkeeper.errors import (
     ProviderUnavailableError,
 )
 from tabkeeper.providers.base import Capabilities, Check, ProviderUsage, RemoteSession, SessionSpec
-from tabkeeper.providers.hosted import HostedProvider, checked_id, moment
+from tabkeeper.providers.hosted import HostedProvider
 from tabkeeper.providers.http import Refusal
+from tabkeeper.providers.reading import checked_id, moment
 
 _OVER = frozenset({"released", "failed"})
 """Every other status, known or not, may cost money: such a session is taken to run."""
