@@ -6,6 +6,7 @@ The judge reads what the provider and the database remember, not what the proces
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -38,6 +39,8 @@ class Worker:
         self.process = process
         self.lines: list[list[str]] = []
         self.errors: list[str] = []
+        self.silent = False
+        """It says nothing more: it has ended."""
         self._news = asyncio.Event()
         self._reading = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
 
@@ -46,6 +49,7 @@ class Worker:
         async for line in self.process.stdout:
             self.lines.append(line.decode().split())
             self._news.set()
+        self.silent = True
         self._news.set()
 
     async def _read_errors(self) -> None:
@@ -56,19 +60,33 @@ class Worker:
     def said(self, word: str) -> int:
         return sum(line[0] == word for line in self.lines if line)
 
-    async def until(self, word: str, times: int = 1, seconds: float = 100.0) -> None:
-        async with asyncio.timeout(seconds):
-            while self.said(word) < times:
-                assert self.process.returncode is None or self.said(word) >= times, self.errors[-30:]
-                self._news.clear()
-                await self._news.wait()
+    async def until(self, word: str, times: int = 1, seconds: float = 600.0) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while self.said(word) < times:
+                    if self.silent:
+                        await self._reading[1]
+                        raise AssertionError(f"it ended: {self.lines} {self.errors[-30:]}")
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(
+                f"{word!r} was not said {times} times: {self.lines} {self.errors[-30:]}"
+            ) from None
 
     def signal(self, number: int) -> None:
-        self.process.send_signal(number)
+        # By its id: asyncio's way would take the end of a process from whoever waits for it, and lose how it ended.
+        os.kill(self.process.pid, number)
+
+    def tell(self) -> None:
+        """Let a process that waits go on."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
 
     async def end(self) -> None:
         if self.process.returncode is None:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                self.signal(signal.SIGKILL)
         await self.process.wait()
         await asyncio.gather(*self._reading)
 
@@ -92,6 +110,7 @@ class Crew:
                 "tenants": ["default"],
                 "hold": 0.1,
                 "tasks": 10,
+                "waits": False,
                 "stay": False,
                 **order,
             }
@@ -209,6 +228,4 @@ async def crew(url: str, **settings: Any) -> AsyncIterator[Crew]:
             yield made
         finally:
             for worker in made.workers:
-                if worker.process.returncode is None:
-                    worker.signal(signal.SIGCONT)
                 await worker.end()

@@ -114,7 +114,17 @@ async def fleet(url: str, size: int, **settings: Any) -> AsyncIterator[Fleet]:
     assert made.account.open == []
 
 
-async def until(what: Any, seconds: float = 20.0) -> None:
+async def die(pool: SessionPool) -> None:
+    """End a pool's part in the board as a kill would: without a word."""
+    board: Any = pool._board
+    for task in board._tasks:
+        task.cancel()
+    await asyncio.wait(board._tasks)
+    board._tasks.clear()
+    board.stop()
+
+
+async def until(what: Any, seconds: float = 100.0) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(seconds):
         while not what():

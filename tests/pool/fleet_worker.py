@@ -37,10 +37,16 @@ async def task(pool: SessionPool, number: int, chance: Random, tenants: list[str
     say("released", number, lease.session_id, lease.token[1])
 
 
+async def told() -> None:
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+
+
 async def main(order: dict) -> None:
     chance = Random(order["seed"])
     async with SessionPool(parse_config(order["config"])) as pool:
         say("open", pool._board.home)
+        if order["waits"]:
+            await told()
         slots = asyncio.Semaphore(order["at_once"])
 
         async def one(number: int) -> None:
@@ -52,7 +58,7 @@ async def main(order: dict) -> None:
                 group.create_task(one(number))
         say("done")
         if order["stay"]:
-            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+            await told()
         await pool.close(grace=0)
     say("closed")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tabkeeper.errors import ConfigError, LeaseLostError, QueueTimeoutError
 
-from .fleet import a_config, fleet, until
+from .fleet import a_config, die, fleet, until
 
 pytestmark = [
     pytest.mark.postgres,
@@ -104,6 +104,23 @@ async def test_the_last_process_closes_everything(postgres_url: str) -> None:
         assert f.account.open == []
 
 
+async def test_the_last_alive_leaves_nothing_to_the_dead(postgres_url: str) -> None:
+    """Whoever closes between another's death and the next look at it would leave its sessions to nobody."""
+    async with fleet(postgres_url, 2, heartbeat="30s") as f:
+        one, two = f.pools
+        lease = await one.get_session("web")
+        await lease.release()
+        await until(lambda: one.stats().idle == 1)
+        await die(two)
+        ended = await asyncio.create_subprocess_exec("true")
+        await ended.wait()
+        one._board.replica.members[two._board.home].pid = ended.pid
+        one._board._beat_at = one._board._fleet.raw() + 600
+        assert not one._board.alone
+        await one.close()
+        assert f.account.open == []
+
+
 async def test_a_process_taken_for_dead_loses_what_it_leased_and_comes_back(postgres_url: str) -> None:
     async with fleet(postgres_url, 2) as f:
         one, two = f.pools
@@ -156,4 +173,4 @@ async def test_jobs_of_all_are_done_by_one_and_handed_over(postgres_url: str) ->
         assert not other._board.leads
         assert (await other.run_job("reconcile")).last_result == "another process does it"
         await leader.close()
-        await until(lambda: other._board.leads, 5)
+        await until(lambda: other._board.leads)

@@ -160,7 +160,7 @@ async def test_a_clock_that_is_set_anew_ends_no_lease(postgres_url: str, hours: 
             connection.execute(text(f"UPDATE board_head SET shift = shift + {hours} * 3600000000"))
         engine.dispose()
         other = await two.get_session("web")
-        assert 0 <= two._board.replica.at - at < 60
+        assert 0 <= two._board.replica.at - at < 1800
         assert not lease._holding.over
         await other.release()
         await lease.release()

@@ -35,7 +35,7 @@ async def test_limits_tenants_and_a_hard_budget_hold_at_every_instant(
         assert c.most_leases() <= 4
         assert c.most_leases("acme") <= 2
         assert c.double_leases() == 0
-        assert c.running() == []
+        assert c.running() == [], [w.errors[-15:] for w in c.workers]
         assert await c.violations() == []
         record_property("leases", counts["released"])
         record_property("sessions", len(c.emulator.sessions))
@@ -55,9 +55,10 @@ async def test_without_the_shared_board_the_limit_is_passed(postgres_url: str) -
 async def test_what_a_killed_process_had_is_reclaimed(postgres_url: str, record_property) -> None:
     async with crew(postgres_url, max_sessions=3) as c:
         (victim,) = await c.start(tasks=3, hold=1000.0, at_once=3)
-        (worker,) = await c.start(tasks=6, hold=0.1, at_once=3)
+        (worker,) = await c.start(tasks=6, hold=0.1, at_once=3, waits=True)
         await victim.until("leased", 3)
         await worker.until("open")
+        worker.tell()  # not before: all that it needed would be done, and it gone, before the other had begun
         killed = time.monotonic()
         victim.signal(signal.SIGKILL)
         await worker.until("released", 1)
@@ -66,7 +67,7 @@ async def test_what_a_killed_process_had_is_reclaimed(postgres_url: str, record_
         record_property("seconds until its sessions were leased again", round(took, 2))
         assert c.most_sessions() <= 3
         assert c.double_leases() == 0
-        assert c.running() == []
+        assert c.running() == [], [w.errors[-15:] for w in c.workers]
         assert await c.violations() == []
 
 
@@ -85,7 +86,7 @@ async def test_a_frozen_process_that_comes_back_does_no_harm(postgres_url: str) 
         await c.finished()
         assert c.most_sessions() <= 2
         assert c.double_leases() == 0
-        assert c.running() == []
+        assert c.running() == [], [w.errors[-15:] for w in c.workers]
         assert await c.violations() == []
 
 
@@ -113,12 +114,11 @@ async def test_random_kills_leak_nothing(postgres_url: str, record_property) -> 
         async with asyncio.timeout(120):
             while len(c.running()) > 6 or c.rows("SELECT 1 FROM board_member OFFSET 1"):
                 await asyncio.sleep(0.2)
-        assert keeper.process.stdin is not None
-        keeper.process.stdin.write(b"\n")
+        keeper.tell()
         await keeper.until("closed")
         assert c.most_sessions() <= 6
         assert c.double_leases() == 0
-        assert c.running() == []
+        assert c.running() == [], [w.errors[-15:] for w in c.workers]
         assert await c.violations() == []
         record_property("kills", kills)
         record_property("leases", c.counts()["released"])

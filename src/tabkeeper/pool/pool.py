@@ -455,6 +455,7 @@ class SessionPool:
             task.cancel()
         await self._let_tasks_end(bound)
         await self._end_bounded("the board", self._board.aclose(), 2 * bound + _BOUND)
+        await self._let_tasks_end(bound)  # those of sessions that came to it while it left
         self._jobs.stop()
         await self._end_bounded("the sweeper", self._sweeper.aclose(), bound)
         await self._end_bounded("what is noted of proxies", self._proxied.save(), bound)

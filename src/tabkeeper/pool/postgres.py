@@ -125,6 +125,7 @@ class PostgresBoard(Teller):
         self._failures = 0
         self._watcher = Watcher(heartbeat)
         self._beat_at = 0.0
+        self._looked = asyncio.Event()
         self._saved_at = 0
         self._leaving = self._must_reload = False
         self._replayed = 0
@@ -219,6 +220,11 @@ class PostgresBoard(Teller):
 
     async def _say_goodbye(self) -> None:
         """Leave; if nobody is there to go on with what idles here, it is closed first."""
+        # Nothing may be left to a process that has died and was not missed yet: who would end it?
+        self._looked.clear()
+        self._beat_at = 0.0
+        self._wake.set()
+        await self._looked.wait()
         while self.home in self.replica.members:
             self._tell("left")
             await self.settled()
@@ -520,6 +526,7 @@ class PostgresBoard(Teller):
         struck = [home for home in beats if home not in members]
         if struck:
             await self._log.depart(struck)
+        self._looked.set()
 
     async def _rejoin(self) -> None:
         """Come back after having been taken for dead."""
