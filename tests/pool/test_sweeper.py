@@ -269,8 +269,42 @@ def test_a_session_that_was_ended_without_an_answer_is_told_of_too():
         await asyncio.sleep(180)
         assert far.running() == []
         assert [alert.kind for alert in far.rows("SELECT kind FROM alert_event")] == ["stray"]
+        (drift,) = far.rows("SELECT kind, provider, provider_session_id, times FROM drift")
+        (made,) = far.emulator.sessions
+        assert tuple(drift) == ("stray", "far", made, 1)
 
     story(telling)
+
+
+def test_a_silent_session_that_its_provider_takes_to_run_is_told_of_and_closed():
+    """Its connection is open and nothing comes back: no check of its provider's would ever find that."""
+
+    async def telling(far):
+        life = await far.live()
+        await lease(life)
+        (silent,) = far.running()
+
+        async def nothing_comes_back(*_, **__):
+            await asyncio.Future()
+
+        life.pool._checkup._ask = nothing_comes_back
+        await life.start(life.pool._checkup.round())
+        await settled(far, 60)
+        (drift,) = far.rows(
+            "SELECT kind, provider, session_id, provider_session_id, times, detail FROM drift"
+        )
+        assert (drift.kind, drift.provider, drift.provider_session_id, drift.times) == (
+            "dead",
+            "far",
+            silent,
+            1,
+        )
+        assert "does not answer" in drift.detail
+        (alert,) = far.rows("SELECT kind, session_id, detail FROM alert_event")
+        assert tuple(alert) == ("drift", drift.session_id, drift.detail)
+        assert far.running() == []
+
+    story(telling, idle_timeout="20m")
 
 
 def test_a_provider_that_lists_nothing_and_refuses_new_sessions_is_told_of_once():

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 from typing import Any
 
 import httpx
@@ -398,6 +399,9 @@ async def test_the_official_sdk_drives_the_emulator(emulator, sdk):
     assert page.sessions[0].used_credits.root == "0.0015"
     bill = (await sdk.billing.get_billing()).data
     assert (bill.credits, bill.credits_used, bill.max_concurrent_browsers) == (49.9985, 0.0015, 25)
+    days = await sdk.sessions.get_sessions_history(metrics=["session_count", "credits_used"])
+    assert [(day.session_count, day.credits_used) for day in days.data] == [(1, 0.0015)]
+    assert (days.summary.total_credits_used, days.pagination.total_records) == (0.0015, 1)
     await sdk.sessions.create_session()
     assert (await sdk.sessions.delete_all_sessions()).data.status == "success"
 
@@ -434,6 +438,7 @@ async def test_the_adapter_sends_what_the_sdk_sends(emulator, sdk, tools):
         await anchor.usage(one)
         await anchor.close(one)
         await anchor.check()
+        await anchor.used_on(date(2026, 3, 4))
         ours = list(emulator.requests)
     emulator.requests.clear()
 
@@ -452,6 +457,12 @@ async def test_the_adapter_sends_what_the_sdk_sends(emulator, sdk, tools):
     await sdk.sessions.delete_session(theirs)
     await sdk.sessions.get_session(theirs)
     await sdk.billing.get_billing()
+    await sdk.sessions.get_sessions_history(
+        from_date="2026-03-04T00:00:00Z",
+        to_date="2026-03-04T23:59:59.999000Z",
+        granularity="day",
+        metrics=["session_count", "session_hours", "proxy_bytes", "credits_used"],
+    )
 
     def normal(requests, session_id):
         return [

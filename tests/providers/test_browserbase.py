@@ -532,6 +532,7 @@ async def test_the_adapter_sends_what_the_sdk_sends(browserbase, sdk, tools, nam
         await bb.close(one)
         await bb.usage(one)
         await bb.check()
+        await bb.used_so_far()
         ours = list(browserbase.requests)
     browserbase.requests.clear()
 
@@ -552,6 +553,9 @@ async def test_the_adapter_sends_what_the_sdk_sends(browserbase, sdk, tools, nam
     await sdk.sessions.update(theirs, status="REQUEST_RELEASE", **project)
     await sdk.sessions.retrieve(theirs)
     await (sdk.projects.retrieve(browserbase.project) if named else sdk.projects.list())
+    if not named:
+        await sdk.projects.list()
+    await sdk.projects.usage(browserbase.project)
 
     def normal(requests, session_id):
         # The two lists are sent at once; lengths differ with the spacing of JSON alone.
@@ -561,7 +565,7 @@ async def test_the_adapter_sends_what_the_sdk_sends(browserbase, sdk, tools, nam
         )
 
     mine, sdks = normal(ours, one), normal(browserbase.requests, theirs)
-    assert len(mine) == len(sdks) == 8
+    assert len(mine) == len(sdks) == (9 if named else 10)
     for left, right in zip(mine, sdks, strict=True):
         assert left == right
 

@@ -54,6 +54,8 @@ class Health:
     score: float = 1.0
     verdict: str = ""
     """Why the session must be replaced as soon as nobody uses it; empty if it need not."""
+    silent: bool = False
+    """It did not answer the last look at it."""
     memory: int | None = None
     """Bytes at the last look."""
     memory_first: int | None = None
@@ -96,6 +98,7 @@ class Health:
     def judge(self, probe: Probe, limits: Limits) -> str:
         """Take note of a look at the session; returns why it must be replaced, empty if it is well enough."""
         self.memory = probe.memory
+        self.silent = not probe.answered
         if self.memory_first is None:
             self.memory_first = probe.memory
         if not probe.answered:

@@ -150,7 +150,7 @@ class Sessions:
         self.note(session, "", old, session.reason + _figures(session))
         if running.browser is not None:
             await self.leave(running.browser, session)
-        if old == "lost":
+        if old == "lost" or running.health.silent:
             await self._tell_drift(running.remote, session)
         confirmed = await self._confirm_close(running)
         if confirmed is None:
@@ -196,7 +196,7 @@ class Sessions:
             await self._ledger.drift.note(
                 "dead",
                 session.provider,
-                f"provider {session.provider!r} says that session {session.id} runs, but its browser is gone "
+                f"provider {session.provider!r} says that session {session.id} runs, but its browser does not answer "
                 f"({session.reason}); it is closed",
                 session_id=session.id,
                 provider_session_id=remote.provider_session_id,
