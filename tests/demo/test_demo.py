@@ -10,6 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.conftest import PROOF
+
+from tabkeeper.cli.app import run
+
+TASKS = 15 if PROOF else 8
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(170)]
 
@@ -36,15 +41,14 @@ def browsers_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.usefixtures("whole_browser")
 def test_a_short_demo_holds_what_it_promises_and_tells_it_as_json(tmp_path: Path):
     folder = tmp_path / "kept-by-json"
-    ended = demo("--tasks", "15", "--seed", "7", "--keep", str(folder), "--json")
+    ended = demo("--tasks", str(TASKS), "--seed", "7", "--keep", str(folder), "--json")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     told = json.loads(ended.stdout)
     assert told["ok"]
     assert told["seed"] == 7
-    assert sum(sum(told[how].values()) for how in ("done", "refused", "failed")) == told["tasks"] == 15
+    assert sum(sum(told[how].values()) for how in ("done", "refused", "failed")) == told["tasks"] == TASKS
     assert sum(told["done"].values()) > 0
     assert float(told["budget"]["peak"]) <= float(told["budget"]["limit"])
     assert told["order"]["violations"] == []
@@ -61,9 +65,13 @@ def test_a_short_demo_holds_what_it_promises_and_tells_it_as_json(tmp_path: Path
     assert all(bill["created"] == bill["known"] for bill in told["hosted"]["bills"])
     assert sum(bill["created"] for bill in told["hosted"]["bills"]) > 0
     assert not browsers_of(folder)
-    again = demo("--keep", str(folder))
-    assert again.returncode == 2
-    assert "give --keep another folder" in again.stderr
+
+
+def test_a_folder_that_holds_something_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "tabkeeper.toml").write_text("[platforms.web]")
+    assert run(["demo", "--keep", str(tmp_path)]) == 2
+    assert "give --keep another folder" in capsys.readouterr().err
+    assert (tmp_path / "tabkeeper.toml").read_text() == "[platforms.web]"
 
 
 def test_own_pages_and_plain_lines_where_there_is_no_terminal():
@@ -85,8 +93,10 @@ def test_own_pages_and_plain_lines_where_there_is_no_terminal():
         (["--tasks", "999"], "--tasks"),
     ],
 )
-def test_a_wrong_option_is_one_clear_line(arguments: list[str], words: str):
-    ended = demo(*arguments)
-    assert ended.returncode == 2
-    assert words in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_a_wrong_option_is_one_clear_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+):
+    assert run(["demo", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert "Traceback" not in told

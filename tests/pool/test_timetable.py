@@ -93,13 +93,32 @@ async def test_on_the_systems_clock_apscheduler_keeps_the_time():
         SystemClock(),
     )
     table.start()
-    await asyncio.wait_for(ran.wait(), 5)
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(ran.wait(), 60)
     stats = table.stats()
     assert stats["now"].runs == 1
     assert stats["later"].runs == 0
     assert timedelta(minutes=58) < stats["later"].next_run - datetime.now(UTC) < timedelta(minutes=61)
     table.stop()
+
+
+async def test_a_job_that_the_end_cuts_short_is_no_error(caplog: pytest.LogCaptureFixture):
+    inside, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        inside.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    table = Timetable([Job(name="endless", every=3600, work=endless, at_once=True)], SystemClock())
+    table.start()
+    await asyncio.wait_for(inside.wait(), 60)
+    table.stop()
+    await asyncio.wait_for(ended.wait(), 60)
+    await asyncio.sleep(0)
+    assert [record.getMessage() for record in caplog.records] == []
+    assert table.stats()["endless"].failures == 0
 
 
 def test_a_pool_shows_how_each_of_its_jobs_went():

@@ -53,7 +53,7 @@ class Timetable:
     def __init__(self, jobs: Iterable[Job], clock: Clock) -> None:
         self._clock = clock
         self._records = {job.name: _Record(job) for job in jobs}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         # A run that was missed is made up for once, however late, and however many were missed.
         self._scheduler = AsyncIOScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
@@ -71,7 +71,7 @@ class Timetable:
         for name, record in self._records.items():
             more = {"next_run_time": self._clock.now()} if record.job.at_once else {}
             self._scheduler.add_job(
-                self.run, "interval", args=[name], seconds=record.job.every, id=name, **more
+                self._begin, "interval", args=[name], seconds=record.job.every, id=name, **more
             )
         self._scheduler.start()
 
@@ -81,6 +81,12 @@ class Timetable:
             self._scheduler.shutdown(wait=False)
         for task in self._tasks:
             task.cancel()
+
+    async def _begin(self, name: str) -> None:
+        """Start a job as a task of our own: if it ends with the pool, the scheduler would log that as a failure."""
+        task = asyncio.create_task(self.run(name), name=f"tabkeeper job {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _keep(self, record: _Record) -> None:
         every = record.job.every
