@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
@@ -26,7 +27,8 @@ class ProxySettings(Settings):
     geo: str = Field("", description='Where it is, in words of your own, such as "us".')
     weight: int = Field(1, ge=1, description='Share among others under the strategy "weighted".')
     price_per_gb: Price | None = Field(
-        None, description='Dollars for 10⁹ bytes, for the strategy "cheapest".'
+        None,
+        description="Dollars for 10⁹ bytes through it, in either direction: booked for every session that uses it.",
     )
 
 
@@ -43,6 +45,13 @@ class ProxyPoolSettings(Settings):
     )
     sticky_fallback: StrategyName = Field(
         "least_used", description="How a session key's proxy is chosen, at first and when its own fails."
+    )
+    max_gb: Decimal = Field(
+        Decimal("0.1"),
+        gt=0,
+        le=1000,
+        description="The most that one session may move through a proxy with a price_per_gb, in 10⁹ bytes: what that "
+        "costs is held for it, and it is ended when nine tenths are used.",
     )
     degraded_after: int = Field(2, ge=1, description="Failures in a row from which on a proxy is degraded.")
     unhealthy_after: int = Field(

@@ -21,7 +21,7 @@ from tabkeeper.ledger.journal import (
     settle,
     usage_digest,
 )
-from tabkeeper.ledger.rates import Line, RateCard, rounding_part
+from tabkeeper.ledger.rates import OWN_PROXY_KIND, Line, RateCard, rounding_part
 from tabkeeper.ledger.settling import (
     SUMS,
     add_sums,
@@ -58,7 +58,9 @@ def settle_or_correct(tx: Transaction, books: Books, op: Payload) -> Settled:
     settled = settle(tx, books, op)
     if not settled.is_estimate:
         return settled
-    figures = Figures(seconds_us=op["seconds_us"], proxy_bytes=op["proxy_bytes"])
+    figures = Figures(
+        seconds_us=op["seconds_us"], proxy_bytes=op["proxy_bytes"], own_bytes=op.get("own_bytes")
+    )
     done = correct(
         tx,
         books,
@@ -95,15 +97,16 @@ def correct(
     assert session is not None
     if _RANK[quality] < _RANK[session.quality]:
         return None
-    card = books.prices.card(tx, hold.rate_card_id)
+    card = books.prices.of(tx, hold)
     booked = booked_lines(tx, session_id)
     left = allowance_left(tx, hold, card)
-    traffic = booked.get("proxy_bytes")
+    traffic, own = booked.get("proxy_bytes"), booked.get(OWN_PROXY_KIND)
     bill = bill_of(
         card,
         figures,
         seconds_us=session.seconds_us,
         proxy_bytes=traffic.raw_qty if traffic else 0,
+        own_bytes=own.raw_qty if own else None,
         included_left={
             kind: qty + (booked[kind].included_qty if kind in booked else 0) for kind, qty in left.items()
         },

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tabkeeper.ledger.rates import Line, RateCard, lines
+from tabkeeper.ledger.rates import OWN_PROXY_KIND, SESSION_KIND, Line, RateCard, lines, own_traffic
 from tabkeeper.money import ZERO, Money
 
 SAID_KIND = "provider"
 """Kind of the line between what a provider says it billed and what its quantities come to by our price list."""
+
+OURS = frozenset({SESSION_KIND, OWN_PROXY_KIND})
+"""Kinds that are in no sum a provider tells."""
 
 _PPM = 1_000_000
 
@@ -20,8 +23,10 @@ class Figures:
 
     seconds_us: int | None = None
     proxy_bytes: int | None = None
+    own_bytes: int | None = None
+    """Through a proxy of one's own: no provider knows of it, but a late measure of ours may."""
     cost: Money | None = None
-    """Billed for time and traffic; fees for a session as such are not in it."""
+    """Billed for time and traffic; fees for a session as such, and proxies of one's own, are not in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,7 @@ def bill_of(
     *,
     seconds_us: int,
     proxy_bytes: int,
+    own_bytes: int | None = None,
     included_left: Mapping[str, int],
 ) -> list[Line]:
     """Price a session by a provider's figures, and by ours where it says nothing.
@@ -57,6 +63,7 @@ def bill_of(
         figures: what the provider says.
         seconds_us: our measure of its life.
         proxy_bytes: our measure of its traffic.
+        own_bytes: our measure of what went through a proxy of its own; None if nobody counted.
         included_left: what is left of the month's allowance, with what this session had of it.
     """
     seconds = (seconds_us if figures.seconds_us is None else figures.seconds_us) / 1_000_000
@@ -66,10 +73,11 @@ def bill_of(
         card,
         seconds,
         proxy_bytes=traffic if card.component("proxy_bytes") else 0,
+        quantities=own_traffic(card, own_bytes if figures.own_bytes is None else figures.own_bytes),
         included_left=included_left,
     )
     if figures.cost is not None:
-        explained = sum(line.amount.nanos for line in bill if line.kind != "session")
+        explained = sum(line.amount.nanos for line in bill if line.kind not in OURS)
         rest = figures.cost.nanos - explained
         if rest:
             bill.append(Line(kind=SAID_KIND, raw_qty=0, billed_qty=0, amount=Money(rest)))

@@ -42,7 +42,9 @@ def digest(facts: Mapping[str, Any]) -> str:
 
 def usage_digest(op: Payload) -> str:
     """Tell one usage of a session from another."""
-    return digest({key: op[key] for key in ("seconds_us", "proxy_bytes", "quality")})
+    own = op.get("own_bytes")
+    facts = {key: op[key] for key in ("seconds_us", "proxy_bytes", "quality")}
+    return digest(facts if own is None else facts | {"own_bytes": own})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,9 @@ def hold(tx: Transaction, books: Books, ask: Payload) -> Denial | Held:
     """
     session_id, at, amount = ask["session_id"], ask["at"], ask["amount_n"]
     facts = {key: ask[key] for key in ("platform", "provider", "tenant", "max_us", "cap_n")}
+    own = {"proxy_price": ask.get("proxy_price"), "proxy_bytes": ask.get("proxy_bytes", 0)}
+    if own["proxy_price"] is not None:
+        facts |= own
     payload_hash = digest(facts)
     found = hold_row(tx, session_id)
     if found is not None:
@@ -91,9 +96,11 @@ def hold(tx: Transaction, books: Books, ask: Payload) -> Denial | Held:
         **{k: ask[k] for k in _SESSION_COLUMNS},
     )
     tx.run(
-        "INSERT INTO hold (session_id, payload_hash, rate_card_id, amount_n, max_us, held_at, expires_at) "
-        "VALUES (:session_id, :payload_hash, :rate_card_id, :amount_n, :held_us, :at, :expires_at)",
+        "INSERT INTO hold (session_id, payload_hash, rate_card_id, amount_n, max_us, proxy_price, proxy_bytes, "
+        "held_at, expires_at) VALUES (:session_id, :payload_hash, :rate_card_id, :amount_n, :held_us, "
+        ":proxy_price, :proxy_bytes, :at, :expires_at)",
         payload_hash=payload_hash,
+        **own,
         **{k: ask[k] for k in ("session_id", "rate_card_id", "amount_n", "held_us", "at", "expires_at")},
     )
     entry_id = entry(tx, f"hold:{session_id}", payload_hash, "hold", session_id, effective_at=at, at=at)
@@ -249,7 +256,7 @@ def _same_hold(found: Row, payload_hash: str, facts: Mapping[str, Any]) -> Held:
     if found.payload_hash != payload_hash:
         mine = {"platform": found.platform, "provider": found.provider, "tenant": found.tenant}
         differs = [key for key, value in mine.items() if facts[key] != value] or [
-            "max_seconds or max_session_cost"
+            "max_seconds, max_session_cost or proxy"
         ]
         raise IdempotencyConflictError(
             f"session id {found.session_id} was held before with another {' and '.join(differs)} "
@@ -275,7 +282,8 @@ def hold_row(tx: Transaction, session_id: str, *, lock: bool = False) -> Row | N
 
 
 _HOLD = (
-    "SELECT h.session_id, h.payload_hash, h.rate_card_id, h.amount_n, h.max_us, h.state, h.held_at, h.expires_at, "
+    "SELECT h.session_id, h.payload_hash, h.rate_card_id, h.amount_n, h.max_us, "
+    "h.proxy_price, h.proxy_bytes, h.state, h.held_at, h.expires_at, "
     "s.platform, s.provider, s.tenant FROM hold h JOIN session s ON s.id = h.session_id WHERE h.session_id = :s"
 )
 

@@ -31,7 +31,7 @@ from tabkeeper.ledger.limits import apply_budgets
 from tabkeeper.ledger.operations import LedgerOperations
 from tabkeeper.ledger.periods import Periods
 from tabkeeper.ledger.prices import Prices, terms
-from tabkeeper.ledger.rates import RateCard, is_free, price
+from tabkeeper.ledger.rates import RateCard, is_free, own_traffic, price
 from tabkeeper.ledger.reconcile import Reconciliation
 from tabkeeper.ledger.spool import Spool, abandoned, places_for, prefix_for
 from tabkeeper.ledger.store import KEPT, Writer
@@ -208,7 +208,8 @@ class Ledger:
             LedgerUnavailableError: the database is away.
         """
         now = self._clock.now()
-        card_id, card = await self._card(ask.provider, now)
+        card_id, listed = await self._card(ask.provider, now)
+        card = listed.with_own_proxy(ask.proxy_price, ask.proxy_bytes)
         seconds, amount = self._prices.terms(card_id, card, ask)
         expires = now + timedelta(seconds=seconds) + _GRACE
         operation = {
@@ -219,6 +220,8 @@ class Ledger:
             "tenant": ask.tenant,
             "max_us": length_us(ask.max_seconds),
             "cap_n": None if ask.max_session_cost is None else ask.max_session_cost.nanos,
+            "proxy_price": None if ask.proxy_price is None else str(ask.proxy_price),
+            "proxy_bytes": ask.proxy_bytes,
             "held_us": length_us(seconds),
             "amount_n": amount.nanos,
             "is_free": is_free(card),
@@ -236,7 +239,8 @@ class Ledger:
         if isinstance(outcome, Denial):
             raise _exceeded(outcome, ask)
         if outcome.rate_card_id != card_id:
-            card = await self._writer.call(lambda tx: self._prices.book.card(tx, outcome.rate_card_id))
+            listed = await self._writer.call(lambda tx: self._prices.book.card(tx, outcome.rate_card_id))
+            card = listed.with_own_proxy(ask.proxy_price, ask.proxy_bytes)
         held = Hold(
             session_id=ask.session_id,
             amount=Money(outcome.amount_n),
@@ -303,15 +307,20 @@ class Ledger:
             "session_id": session_id,
             "seconds_us": length_us(usage.seconds),
             "proxy_bytes": usage.proxy_bytes,
+            "own_bytes": usage.own_proxy_bytes,
             "quality": str(usage.quality),
             "reason": reason,
             "state": state,
             "at": self._now(),
         }
-        return await self._settle(session_id, operation, usage.seconds, usage.proxy_bytes)
+        return await self._settle(session_id, operation, usage)
 
-    async def settle_orphan(self, session_id: str, *, reason: str) -> Settlement:
+    async def settle_orphan(
+        self, session_id: str, *, reason: str, own_proxy_bytes: int | None = None
+    ) -> Settlement:
         """Settle a session whose end nobody saw: as long as it can have lived, but not longer than was held.
+
+        What went through a proxy of its own is `own_proxy_bytes`, or all that was held for if nobody counted.
 
         Raises:
             LedgerError: the session has no hold.
@@ -323,13 +332,15 @@ class Ledger:
             "session_id": session_id,
             "seconds_us": None,
             "proxy_bytes": 0,
+            "own_bytes": own_proxy_bytes,
             "quality": str(Quality.ESTIMATE),
             "reason": reason,
             "state": "lost",
             "at": self._now(),
         }
         seconds = max(0.0, min(age, opened.max_seconds if opened else 0.0))
-        return await self._settle(session_id, operation, seconds, 0)
+        usage = SessionUsage(seconds=seconds, own_proxy_bytes=own_proxy_bytes)
+        return await self._settle(session_id, operation, usage)
 
     def record_lease(self, usage: LeaseUsage) -> None:
         """Write a row of the usage log, some milliseconds from now; never waits, never raises."""
@@ -391,7 +402,7 @@ class Ledger:
 
         def work(tx: Transaction) -> tuple[Any, RateCard] | None:
             row = processes.take_over(tx, session_id, self.process_id)
-            return None if row is None else (row, self._prices.book.card(tx, row.rate_card_id))
+            return None if row is None else (row, self._prices.book.of(tx, row))
 
         found = await self._writer.call(work)
         if found is None:
@@ -471,7 +482,7 @@ class Ledger:
     def worst_case(self, ask: HoldRequest) -> Money | None:
         """Return what would be held for a session by today's price list; None if it would be refused."""
         try:
-            card = self.price_card(ask.provider)
+            card = self.price_card(ask.provider).with_own_proxy(ask.proxy_price, ask.proxy_bytes)
             seconds, amount = terms(card, ask.max_seconds, ask.max_session_cost)
         except NoPriceError:
             return None
@@ -550,16 +561,15 @@ class Ledger:
     def _void(self, session_id: str, reason: str) -> dict[str, Any]:
         return {"op": "void", "session_id": session_id, "reason": reason, "at": self._now()}
 
-    async def _settle(
-        self, session_id: str, operation: Mapping[str, Any], seconds: float, proxy_bytes: int
-    ) -> Settlement:
+    async def _settle(self, session_id: str, operation: Mapping[str, Any], usage: SessionUsage) -> Settlement:
         outcome = await self._writer.do(operation, keep=True)
         opened = self._open.pop(session_id, None)
         if outcome is KEPT:
             cost = ZERO
             if opened is not None:
-                traffic = proxy_bytes if opened.card.component("proxy_bytes") else 0
-                cost = price(opened.card, seconds, traffic)
+                traffic = usage.proxy_bytes if opened.card.component("proxy_bytes") else 0
+                own = own_traffic(opened.card, usage.own_proxy_bytes)
+                cost = price(opened.card, usage.seconds, traffic, quantities=own)
             return Settlement(session_id=session_id, cost=cost, provisional=True)
         return Settlement(
             session_id=session_id,

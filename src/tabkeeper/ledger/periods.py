@@ -18,10 +18,10 @@ from tabkeeper.clock import Clock
 from tabkeeper.ledger.adjusting import booked_lines, rewrite
 from tabkeeper.ledger.alerting import Reads
 from tabkeeper.ledger.budgets import Denial
-from tabkeeper.ledger.comparing import SAID_KIND, Figures, between
+from tabkeeper.ledger.comparing import OURS, SAID_KIND, Figures, between
 from tabkeeper.ledger.instants import length_us, micros, moment
 from tabkeeper.ledger.journal import Books, digest, entry, held_windows, hold, hold_row, postings
-from tabkeeper.ledger.rates import SESSION_KIND, TIME_KINDS, Line, RateCard
+from tabkeeper.ledger.rates import TIME_KINDS, Line, RateCard
 from tabkeeper.ledger.settling import Bill, allowance_left
 from tabkeeper.ledger.store import Writer
 from tabkeeper.ledger.transaction import Row, Transaction
@@ -224,7 +224,7 @@ def _ours(tx: Transaction, where: Mapping[str, Any]) -> _Ours:
     rows = tx.rows(_OURS, u=UNATTRIBUTED, **where)
     by_kind = {row.kind: row for row in rows}
     return _Ours(
-        amount=sum(int(row.amount_n) for row in rows if row.kind != SESSION_KIND),
+        amount=sum(int(row.amount_n) for row in rows if row.kind not in OURS),
         milliseconds=max((int(by_kind[kind].billed_qty) for kind in TIME_KINDS & by_kind.keys()), default=0),
         proxy_bytes=int(by_kind["proxy_bytes"].raw_qty) if "proxy_bytes" in by_kind else 0,
     )

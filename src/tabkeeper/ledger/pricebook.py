@@ -5,9 +5,11 @@ A running session keeps the row that it was held with, whatever the configuratio
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from tabkeeper.ledger.instants import micros
 from tabkeeper.ledger.rates import RateCard
-from tabkeeper.ledger.transaction import Transaction
+from tabkeeper.ledger.transaction import Row, Transaction
 
 
 class PriceBook:
@@ -28,6 +30,11 @@ class PriceBook:
             assert row is not None, f"rate card {card_id} is gone"
             known = self._cards[card_id] = RateCard.from_json(row.document)
         return known
+
+    def of(self, tx: Transaction, hold: Row) -> RateCard:
+        """Return what a held session is charged by: its provider's list, and its own proxy's price if it has one."""
+        price = None if hold.proxy_price is None else Decimal(hold.proxy_price)
+        return self.card(tx, hold.rate_card_id).with_own_proxy(price, hold.proxy_bytes)
 
     def put(self, tx: Transaction, provider: str, card: RateCard, at: int) -> int:
         """Make `card` the provider's current list, closing the one before if it differs; return its row."""

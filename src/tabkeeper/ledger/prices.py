@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 
 from tabkeeper.config import ProviderSettings
 from tabkeeper.errors import BudgetExceededError, NoPriceError
@@ -26,6 +27,8 @@ _SHORTEST = 1.0
 
 _MOST_TERMS = 4096
 
+_Terms = tuple[int, float, Money | None, Decimal | None, int]
+
 
 class Prices:
     """The price list of each provider, by name."""
@@ -35,7 +38,7 @@ class Prices:
         self._published: dict[str, tuple[int, RateCard]] = {}
         self._resolved: dict[str, RateCard] = {}
         self.book = PriceBook()
-        self._terms: dict[tuple[int, float, Money | None], tuple[float | None, Money]] = {}
+        self._terms: dict[_Terms, tuple[float | None, Money]] = {}
 
     def current(self, provider: str, now: datetime) -> RateCard:
         """Return the list that the configuration gives a provider at an instant.
@@ -83,7 +86,7 @@ class Prices:
             NoPriceError: there is no worst case.
             BudgetExceededError: even a short life costs more than `max_session_cost`.
         """
-        key = (card_id, ask.max_seconds, ask.max_session_cost)
+        key = (card_id, ask.max_seconds, ask.max_session_cost, ask.proxy_price, ask.proxy_bytes)
         if key not in self._terms:
             if len(self._terms) >= _MOST_TERMS:
                 self._terms.clear()

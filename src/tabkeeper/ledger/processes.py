@@ -111,7 +111,8 @@ def take_over(tx: Transaction, session_id: str, new: str) -> Row | None:
     return tx.row(
         "UPDATE session SET process_id = :new FROM hold WHERE session.id = :id AND hold.session_id = session.id "
         "AND session.ended_at IS NULL RETURNING session.provider_session_id, session.connect_sealed, "
-        "session.created_at, hold.amount_n, hold.max_us, hold.expires_at, hold.rate_card_id",
+        "session.created_at, hold.amount_n, hold.max_us, hold.expires_at, hold.rate_card_id, "
+        "hold.proxy_price, hold.proxy_bytes",
         id=session_id,
         new=new,
     )

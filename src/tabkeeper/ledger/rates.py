@@ -22,7 +22,10 @@ from tabkeeper.money import NANOS_PER_DOLLAR, ZERO, Money
 TIME_KINDS = frozenset({"time", "units", "gb_second"})
 """Kinds that meter the session's life in milliseconds: plain time, virtual units of time, memory over time."""
 
-BYTE_KINDS = frozenset({"proxy_bytes"})
+OWN_PROXY_KIND = "own_proxy_bytes"
+"""Traffic through a proxy of the user's own, which its session's provider neither sees nor bills."""
+
+BYTE_KINDS = frozenset({"proxy_bytes", OWN_PROXY_KIND})
 """Kinds that meter traffic in bytes."""
 
 SESSION_KIND = "session"
@@ -30,6 +33,7 @@ SESSION_KIND = "session"
 
 _LONGEST_LIFE_MS = 10 * 366 * 86_400_000
 _FORMAT = 1
+_GB = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +145,18 @@ class RateCard:
         parts = (replace(c, cap_qty=cap_qty) if c.kind == kind else c for c in self.components)
         return replace(self, components=tuple(parts))
 
+    def with_own_proxy(self, price_per_gb: Decimal | None, cap_qty: int) -> RateCard:
+        """Return a copy that also charges for traffic through a proxy of one's own; itself without a price.
+
+        Args:
+            price_per_gb: dollars for 10^9 bytes.
+            cap_qty: the most bytes that one session may move.
+        """
+        if not price_per_gb:
+            return self
+        own = Component(kind=OWN_PROXY_KIND, unit="GB", unit_price=price_per_gb, per_qty=_GB, cap_qty=cap_qty)
+        return replace(self, components=(*self.components, own))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; prices are text."""
         return {
@@ -238,6 +254,15 @@ def lines(
     if unpriced and not is_free(card):
         raise NoPriceError(f"the price list {card.plan!r} has no price for {', '.join(unpriced)}")
     return out
+
+
+def own_traffic(card: RateCard, counted: int | None) -> dict[str, int]:
+    """Return what went through a proxy of one's own as the card charges for it; all it allows, if nobody counted."""
+    part = card.component(OWN_PROXY_KIND)
+    if part is None:
+        return {}
+    assert part.cap_qty is not None, "what has a price has a bound"
+    return {OWN_PROXY_KIND: part.cap_qty if counted is None else counted}
 
 
 def price(

@@ -12,7 +12,7 @@ from typing import Any
 
 from tabkeeper.ledger.instants import DAY_US, HOUR_US, micros, moment
 from tabkeeper.ledger.pricebook import PriceBook
-from tabkeeper.ledger.rates import Line, RateCard, lines, rounding_part
+from tabkeeper.ledger.rates import Line, RateCard, lines, own_traffic, rounding_part
 from tabkeeper.ledger.shares import divide
 from tabkeeper.ledger.transaction import Row, Transaction
 from tabkeeper.money import Money
@@ -153,12 +153,13 @@ def _line_values(line: Line) -> dict[str, Any]:
 
 def draw_up(tx: Transaction, prices: PriceBook, hold: Row, op: Mapping[str, Any]) -> Bill:
     """Price the usage `op` of the session of `hold`, taking from the month's allowance what is left of it."""
-    card = prices.card(tx, hold.rate_card_id)
+    card = prices.of(tx, hold)
     seconds = op["seconds_us"] / 1_000_000
     left = allowance_left(tx, hold, card)
     # Traffic that the card does not charge for must not keep the rest from being settled.
     traffic = op["proxy_bytes"] if card.component("proxy_bytes") else 0
-    bill = lines(card, seconds, proxy_bytes=traffic, included_left=left)
+    own = own_traffic(card, op.get("own_bytes"))
+    bill = lines(card, seconds, proxy_bytes=traffic, quantities=own, included_left=left)
     use_allowance(tx, hold, card, bill)
     cost = Money(sum(line.amount.nanos for line in bill))
     leases = leases_of(tx, hold.session_id)

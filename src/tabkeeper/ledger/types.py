@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 
 from tabkeeper.ledger.rates import RateCard
@@ -35,6 +36,10 @@ class HoldRequest:
     """Longest life wanted, in seconds; the worst case is priced on it (plus nothing: add close times before)."""
     max_session_cost: Money | None = None
     """The life is shortened until the worst case fits in this."""
+    proxy_price: Decimal | None = None
+    """Dollars for 10^9 bytes through the session's own proxy; None if that costs nothing."""
+    proxy_bytes: int = 0
+    """The most that it may move through that proxy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,9 @@ class SessionUsage:
     seconds: float
     """From the moment the create call was sent to the confirmed end."""
     proxy_bytes: int = 0
+    """Through a proxy that the provider charges for."""
+    own_proxy_bytes: int | None = None
+    """Through a proxy of one's own; None if nobody knows, and then all that was held for is counted."""
     quality: Quality = Quality.MEASURED
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tabkeeper.ledger.rates import RateCard, accrued
+from tabkeeper.ledger.rates import OWN_PROXY_KIND, RateCard, accrued
 from tabkeeper.money import Money
 
 
@@ -12,7 +12,16 @@ def most_bytes(card: RateCard) -> int | None:
     That is nine tenths of the cap of the price list, so that what is still on its way when it ends fits, too. None
     if traffic costs nothing.
     """
-    traffic = card.component("proxy_bytes")
+    return _bound(card, "proxy_bytes")
+
+
+def most_own_bytes(card: RateCard) -> int | None:
+    """Return the same for what it moves through a proxy of one's own; None if that costs nothing."""
+    return _bound(card, OWN_PROXY_KIND)
+
+
+def _bound(card: RateCard, kind: str) -> int | None:
+    traffic = card.component(kind)
     if traffic is None or not traffic.cap_qty or not traffic.unit_price:
         return None
     return traffic.cap_qty * 9 // 10

@@ -35,18 +35,20 @@ from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Hold, HoldRequest
 from tabkeeper.pool.board import Board, Effect
 from tabkeeper.pool.browser import SessionBrowser
-from tabkeeper.pool.caps import most_bytes
+from tabkeeper.pool.caps import most_bytes, most_own_bytes
 from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.debts import Debt
 from tabkeeper.pool.model import PlatformRules, Request, Session, State
 from tabkeeper.pool.plan import longest_life
 from tabkeeper.pool.proxied import Proxied, spec_of
+from tabkeeper.pool.relay import Relay
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.spans import span
 from tabkeeper.pool.sweeper import FIRST_PAUSE, Sweeper
 from tabkeeper.pool.traffic import Meter
 from tabkeeper.providers.base import Provider, ProxySpec, RemoteSession, SessionSpec
 from tabkeeper.providers.breaker import Kind, Setback
+from tabkeeper.proxies.model import Proxy
 from tabkeeper.vault import Vault
 
 log = logging.getLogger(__name__)
@@ -100,6 +102,13 @@ class Creation:
         running.creating = self._sessions.spawn(self._create(running), f"create {session.id}")
 
     async def _create(self, running: Running) -> None:
+        try:
+            await self._begin(running)
+        finally:
+            if running.remote is None and running.relay is not None:
+                running.relay.close()
+
+    async def _begin(self, running: Running) -> None:
         session = running.session
         if not self._give_proxy(running):
             return
@@ -107,6 +116,7 @@ class Creation:
             hold = await self._hold(running)
             if hold is None:
                 return
+            await self._lay_way(running, hold)
             remote = await self._ask_provider(running, hold)
             if remote is None:
                 return
@@ -155,11 +165,33 @@ class Creation:
             proxy=self._context_proxy(running),
             on_lost=lambda why: self._sessions.lost(session.id, why),
             meter=Meter(
-                most_bytes(running.hold.card),
+                self._most_received(running),
                 on_limit=lambda: self._board.end(session, "its traffic cap is reached"),
                 on_navigation=running.health.navigated,
             ),
         )
+
+    def _most_received(self, running: Running) -> int | None:
+        """Return after how many bytes the browser's own figures end a session; a relay needs none of them."""
+        assert running.hold is not None
+        bounds = [most_bytes(running.hold.card)]
+        if running.relay is None:
+            bounds.append(most_own_bytes(running.hold.card))
+        return min((bound for bound in bounds if bound is not None), default=None)
+
+    async def _lay_way(self, running: Running, hold: Hold) -> None:
+        """Put a relay before a proxy whose traffic costs money, if the browser runs on this machine."""
+        running.way = running.proxy
+        most = most_own_bytes(hold.card)
+        if running.proxy is None or most is None:
+            return
+        if not self._providers[running.session.provider].capabilities.proxy_by_context:
+            return
+        session = running.session
+        running.relay = Relay(
+            running.proxy, most, lambda: self._board.end(session, "its traffic cap is reached")
+        )
+        running.way = await running.relay.open()
 
     def _give_proxy(self, running: Running) -> bool:
         """Choose the session's proxy before anything is paid for; False if there is none, after telling the board."""
@@ -186,7 +218,7 @@ class Creation:
 
     def _context_proxy(self, running: Running) -> ProxySpec | None:
         by_context = self._providers[running.session.provider].capabilities.proxy_by_context
-        return spec_of(running.proxy) if by_context else None
+        return spec_of(running.way) if by_context else None
 
     def _welcome(self, session: Session) -> None:
         if self._clock.monotonic() < session.dies_at:
@@ -214,7 +246,7 @@ class Creation:
     async def _hold(self, running: Running) -> Hold | None:
         """Hold the worst case; None if the ledger refused, after telling board and requester."""
         session = running.session
-        ask = self._hold_request(session, session.provider)
+        ask = self._hold_request(session, session.provider, running.proxy)
         asking = asyncio.ensure_future(self._ledger.hold(ask))
         try:
             hold = await asyncio.shield(asking)
@@ -258,7 +290,8 @@ class Creation:
             return None
         return hold
 
-    def _hold_request(self, session: Session, provider: str) -> HoldRequest:
+    def _hold_request(self, session: Session, provider: str, proxy: Proxy | None) -> HoldRequest:
+        price = None if proxy is None else proxy.price_per_gb or None
         return HoldRequest(
             session_id=session.id,
             platform=session.lane.platform,
@@ -266,6 +299,8 @@ class Creation:
             tenant=session.tenant,
             max_seconds=self._life_wanted(session, provider),
             max_session_cost=self._config.platforms[session.lane.platform].max_session_cost,
+            proxy_price=price,
+            proxy_bytes=0 if price is None else int(self._config.proxy_pool.max_gb * 10**9),
         )
 
     def _life_wanted(self, session: Session, provider: str) -> float:
@@ -288,7 +323,7 @@ class Creation:
         fits: frozenset[str] = frozenset()
         if error.on_exceed == "wait":
             effect = "wait"
-        elif error.on_exceed == "fallback" and (fits := self._cheaper(session, error)):
+        elif error.on_exceed == "fallback" and (fits := self._cheaper(running, error)):
             effect = "cheaper"
         self._board.denied(
             session,
@@ -300,18 +335,21 @@ class Creation:
             then=lambda request: self._refuse(request, error),
         )
 
-    def _cheaper(self, session: Session, error: BudgetExceededError) -> frozenset[str]:
+    def _cheaper(self, running: Running, error: BudgetExceededError) -> frozenset[str]:
         """Name the platform's providers whose worst case is less than what was refused, and fits into what is left.
 
         A budget of one provider says nothing about the others.
         """
+        session = running.session
         left = error.limit - error.spent - error.held
         lane = self._board.view.lane(session.lane)
         names = set(lane.rules.providers) - {session.provider}
         if self._clock.monotonic() < lane.paid_from:  # another budget has said no already
             names &= lane.fits
         own = any(b.name == error.budget and b.provider is not None for b in self._config.budgets)
-        worst = {name: self._ledger.worst_case(self._hold_request(session, name)) for name in names}
+        worst = {
+            name: self._ledger.worst_case(self._hold_request(session, name, running.proxy)) for name in names
+        }
         return frozenset(
             name
             for name, amount in worst.items()
@@ -326,7 +364,7 @@ class Creation:
             session_id=session.id,
             platform=session.lane.platform,
             max_seconds=hold.max_seconds,
-            proxy=spec_of(running.proxy),
+            proxy=spec_of(running.way),
         )
         # It must be there well before the money held for it runs out.
         longest = session.dies_at - self._clock.monotonic()

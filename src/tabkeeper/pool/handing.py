@@ -148,6 +148,8 @@ class Handing:
             self._sessions.spawn(self._sessions.end(running), f"close {session.id}")
             return
         del self._sessions.running[session.id]
+        if running.relay is not None:
+            running.relay.close()
         provider = self._providers[session.provider]
         if running.remote is not None and isinstance(provider, Shareable):
             provider.let_go(running.remote.provider_session_id)

@@ -30,6 +30,7 @@ from tabkeeper.pool.health import Health
 from tabkeeper.pool.holding import Holding
 from tabkeeper.pool.kept import nanos
 from tabkeeper.pool.model import ENDING, Session, State
+from tabkeeper.pool.relay import Relay
 from tabkeeper.pool.routing import Router
 from tabkeeper.pool.spans import span
 from tabkeeper.providers.base import Provider, RemoteSession
@@ -51,6 +52,10 @@ class Running:
     holding: Holding | None = None
     proxy: Proxy | None = None
     """What it goes through, for its whole life."""
+    relay: Relay | None = None
+    """Counts what it moves through a proxy that has a price, where that can be done on this machine."""
+    way: Proxy | None = None
+    """The proxy as the browser is told of it: the relay, if there is one."""
     health: Health = field(default_factory=Health)
     creating: asyncio.Task[None] | None = None
     sent: bool = False
@@ -153,6 +158,7 @@ class Sessions:
         if old == "lost" or running.health.silent:
             await self._tell_drift(running.remote, session)
         confirmed = await self._confirm_close(running)
+        own = own_bytes(running)
         if confirmed is None:
             return  # the row stays open, so the next start takes it up
         seconds = self._clock.monotonic() - running.sent_at
@@ -161,9 +167,11 @@ class Sessions:
         received = running.browser.meter.received if running.browser is not None else 0
         assert running.hold is not None
         if not confirmed:
-            await self._settle_expired(session)
+            await self._settle_expired(session, own)
             return
-        usage = SessionUsage(seconds=seconds, proxy_bytes=charged_bytes(running.hold.card, received))
+        usage = SessionUsage(
+            seconds=seconds, proxy_bytes=charged_bytes(running.hold.card, received), own_proxy_bytes=own
+        )
         try:
             cost = await self._ledger.settle(
                 session.id, usage, reason=session.reason, state="lost" if old == "lost" else "closed"
@@ -251,10 +259,10 @@ class Sessions:
         except LedgerError as error:
             log.warning("the end of session %s could not be noted yet: %s", session.id, error)
 
-    async def _settle_expired(self, session: Session) -> None:
+    async def _settle_expired(self, session: Session, own: int | None) -> None:
         reason = f"{session.reason}; its end was never confirmed, and its time is over"
         try:
-            await self._ledger.settle_orphan(session.id, reason=reason)
+            await self._ledger.settle_orphan(session.id, reason=reason, own_proxy_bytes=own)
             await self._ledger.released(session.id)
         except LedgerError as error:
             log.warning("session %s is over, but its cost could not be settled yet: %s", session.id, error)
@@ -265,6 +273,15 @@ class Sessions:
         self._ledger.record_state(
             StateChange(session_id=session.id, at=self._clock.now(), old=old, new=new, reason=reason)
         )
+
+
+def own_bytes(running: Running) -> int | None:
+    """Let nothing more pass through a session's own proxy, and return what did; None if nobody counted all of it."""
+    if running.relay is not None:
+        return running.relay.close()
+    if running.proxy is None or running.proxy.price_per_gb is None or running.browser is None:
+        return None
+    return running.browser.meter.received
 
 
 def _figures(session: Session) -> str:

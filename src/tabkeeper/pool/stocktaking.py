@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from tabkeeper.clock import Clock, Instant
-from tabkeeper.ledger.rates import accrued
-from tabkeeper.money import ZERO
+from tabkeeper.ledger.rates import OWN_PROXY_KIND, RateCard, accrued
+from tabkeeper.money import ZERO, Money
 from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.health import MB
 from tabkeeper.pool.kept import kept
@@ -67,13 +67,20 @@ def session_stats(running: Running, clock: Clock) -> SessionStats:
         last_check=wall(running.checked_at),
         health=health.score,
         memory_mb=None if health.memory is None else round(health.memory / MB, 1),
-        cost=accrued(running.hold.card, now - began) if running.hold and running.sent else ZERO,
+        cost=_so_far(running, running.hold.card, now - began) if running.hold and running.sent else ZERO,
         idle_since=instant(session.idle_since) if session.state is State.IDLE else None,
         kept=kept(session.verdict, instant) if session.state is State.IDLE and session.verdict else None,
         fresh_until=instant(session.fresh_until) if session.fresh_until < NEVER else None,
         lease_ends=instant(session.lease_ends) if session.lease_ends < NEVER else None,
         ending=session.reason if session.state in ENDING else "",
     )
+
+
+def _so_far(running: Running, card: RateCard, age: float) -> Money:
+    """Return what a session costs already: its time, and what went through a proxy of its own."""
+    own = card.component(OWN_PROXY_KIND)
+    moved = 0 if running.relay is None else running.relay.moved
+    return accrued(card, age) + (own.amount(moved) if own is not None else ZERO)
 
 
 def take_stats(

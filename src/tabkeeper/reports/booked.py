@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy import Connection, text
 
@@ -49,13 +50,15 @@ class BookedLine:
     """Whose request created the session."""
     card_id: int
     card: RateCard
+    proxy_price: Decimal | None
+    """Dollars for 10^9 bytes through the session's own proxy."""
     tags: Mapping[str, str]
     """Of the session's leases, those on which all of them agree."""
 
     @property
     def price(self) -> Component | None:
         """The price it was charged by; None if it is on no price list."""
-        return self.card.component(self.kind)
+        return self.card.with_own_proxy(self.proxy_price, 0).component(self.kind)
 
     @property
     def vendor(self) -> str:
@@ -93,6 +96,7 @@ def booked_lines(conn: Connection, span: Span, upto: int) -> Iterator[BookedLine
             tenant=row.tenant,
             card_id=int(row.card_id),
             card=card,
+            proxy_price=None if row.proxy_price is None else Decimal(row.proxy_price),
             tags=tags.get(row.session_id, {}),
         )
 
@@ -111,9 +115,9 @@ _LINES = text("""
     SELECT e.id, e.kind AS entry, e.effective_at, e.recorded_at, e.quality, e.session_id,
            n.kind, n.amount_n, n.raw_qty, n.billed_qty, n.included_qty,
            s.platform, s.provider, s.tenant, s.state, s.provider_session_id, s.ended_at,
-           c.id AS card_id, c.document
+           c.id AS card_id, c.document, h.proxy_price
       FROM entry e JOIN entry_line n ON n.entry_id = e.id JOIN session s ON s.id = e.session_id
-      JOIN rate_card c ON c.id = s.rate_card_id
+      JOIN rate_card c ON c.id = s.rate_card_id JOIN hold h ON h.session_id = s.id
      WHERE e.effective_at >= :start AND e.effective_at < :end AND e.id <= :upto
      ORDER BY e.effective_at, e.id, n.kind""")
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Literal
 
-from tabkeeper.ledger.rates import BYTE_KINDS, SESSION_KIND, TIME_KINDS, Component
+from tabkeeper.ledger.rates import BYTE_KINDS, OWN_PROXY_KIND, SESSION_KIND, TIME_KINDS, Component
 from tabkeeper.ledger.windows import window_bounds
 from tabkeeper.reports.booked import BookedLine
 from tabkeeper.reports.columns import Column, FlatTable, instant_text
@@ -111,6 +111,7 @@ _METERS = {
     "units": "Session time in units",
     "gb_second": "Memory over time",
     "proxy_bytes": "Proxy traffic",
+    "own_proxy_bytes": "Traffic through proxies of one's own",
 }
 
 
@@ -199,8 +200,13 @@ def _usage(line: BookedLine, price: Component) -> dict[str, Any]:
         "SkuId": f"{line.card.plan}/{line.kind}",
         "SkuMeter": _meter(line.kind),
         "SkuPriceDetails": _details(line),
-        "SkuPriceId": f"{line.card.plan}/{line.kind}/{line.card.fingerprint[:12]}",
+        "SkuPriceId": f"{line.card.plan}/{line.kind}/{_price_id(line, price)}",
     }
+
+
+def _price_id(line: BookedLine, price: Component) -> str:
+    """A proxy of one's own has a price that is on no list."""
+    return str(price.unit_price) if line.kind == OWN_PROXY_KIND else line.card.fingerprint[:12]
 
 
 def _unpriced(line: BookedLine) -> dict[str, Any]:

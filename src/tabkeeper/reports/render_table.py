@@ -72,6 +72,7 @@ COMPONENTS = {
     "units": "units of time",
     "gb_second": "memory over time",
     "proxy_bytes": "traffic",
+    "own_proxy_bytes": "traffic through proxies of your own",
     "provider": "beyond what its quantities explain",
 }
 """What people call the kinds of lines."""

@@ -38,6 +38,10 @@ class HoldRow(Table, table=True):
     rate_card_id: int = reference("rate_card.id")
     amount_n: int = number()
     max_us: int = number()
+    proxy_price: str | None = maybe_words()
+    """Dollars for 10^9 bytes through the session's own proxy."""
+    proxy_bytes: int = number(0)
+    """The most that it may move through it."""
     state: str = words("open")
     held_at: int = instant()
     expires_at: int = instant()
