@@ -117,7 +117,7 @@ class Day:
         self.saw(far.rows("SELECT id, state, seconds_us, cost_n FROM session ORDER BY id"))
         await last.close()
         self.ended["created"] = sum(
-            life.pool._creation._counts.creation_results["far", "ok"] for life in far.lives
+            life.pool._leases.counts.creation_results["far", "ok"] for life in far.lives
         )
         for life in far.lives:
             # An answer that was on its way to a dead process may have made it begin something.

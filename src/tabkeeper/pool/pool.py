@@ -9,65 +9,35 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Self, assert_never
+from typing import Self
 
 from tabkeeper.alerts.channel import Channel, Hook, HookChannel, LogChannel, find_hooks
-from tabkeeper.alerts.dispatch import Dispatcher
 from tabkeeper.alerts.webhook import Webhook
 from tabkeeper.clock import Clock, FleetClock, SystemClock
 from tabkeeper.config import PoolConfig, load_config, parse_duration
-from tabkeeper.errors import ConfigError, PoolClosedError, PoolError, QueueTimeoutError, TabkeeperError
-from tabkeeper.ledger.comparing import Tolerance
+from tabkeeper.errors import ConfigError, PoolClosedError
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.money import Money
-from tabkeeper.pool.asking import Ask, Asking
-from tabkeeper.pool.board import Board, MemoryBoard
-from tabkeeper.pool.checkup import Checkup
-from tabkeeper.pool.counts import Counts
-from tabkeeper.pool.creation import Creation
+from tabkeeper.pool.asking import Ask
 from tabkeeper.pool.explain import Explanation, explain_ended, explain_open
-from tabkeeper.pool.fleet import bound_platforms, is_shared, shared_board
-from tabkeeper.pool.handing import Handing
-from tabkeeper.pool.jobs import Jobs
-from tabkeeper.pool.keep import Keeper
+from tabkeeper.pool.fleet import is_shared
 from tabkeeper.pool.lease import Lease, LeaseRequest
-from tabkeeper.pool.leasing import Leases
-from tabkeeper.pool.memory import remember
-from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.metrics import Metrics
 from tabkeeper.pool.model import (
-    EVICTED_IN_USE,
-    Action,
-    Check,
-    Close,
-    Create,
-    GiveUpPlace,
-    Grant,
-    Reclaim,
-    Refuse,
-    ReportLeak,
-    Request,
     Session,
     State,
 )
-from tabkeeper.pool.postgres import Hooks
-from tabkeeper.pool.proxied import Proxied
-from tabkeeper.pool.reconciling import Reconciled, Reconciler
-from tabkeeper.pool.routing import Router
-from tabkeeper.pool.rules import meters_from, rules_from
-from tabkeeper.pool.sessions import Sessions
+from tabkeeper.pool.parts import Parts
+from tabkeeper.pool.reconciling import Reconciled
 from tabkeeper.pool.stats import JobStats, PoolStats
-from tabkeeper.pool.stocktaking import session_stats, take_stats
-from tabkeeper.pool.sweeper import Sweeper, label_prefix
-from tabkeeper.pool.view import View
+from tabkeeper.pool.stocktaking import session_stats
 from tabkeeper.pool.waiting import WaitingStats, waiting
-from tabkeeper.pool.watch import PoolSample, Watch
-from tabkeeper.profiles.store import ProfileStore
+from tabkeeper.pool.watch import PoolSample
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
 from tabkeeper.proxies.pool import ProxyPool
@@ -147,7 +117,7 @@ class SessionPool:
     def ledger(self) -> Books:
         """The books: `daily_cost()`, `monthly_cost()`, `report()`, `verify()`."""
         self._check_opened()
-        return self._books
+        return self._parts.books
 
     @property
     def database(self) -> OwnDatabase:
@@ -159,13 +129,13 @@ class SessionPool:
     def proxies(self) -> ProxyPool:
         """The proxies: which there are, how they do; `report` tells how one did."""
         self._check_opened()
-        return self._proxied.pool
+        return self._parts.proxied.pool
 
     @property
     def sticky(self) -> StickyProxies:
         """Which session key has which proxy; shared with `get_session(sticky=...)`."""
         self._check_opened()
-        return self._proxied.sticky
+        return self._parts.proxied.sticky
 
     @property
     def is_open(self) -> bool:
@@ -184,7 +154,7 @@ class SessionPool:
             raise PoolClosedError("this pool was opened before; make a new one")
         self._opened = True
         since, channels = self._clock.now(), self._channels()
-        self._vault = Vault([key.get_secret_value() for key in self.config.security.keys])
+        vault = Vault([key.get_secret_value() for key in self.config.security.keys])
         self._ledger = await Ledger.open(
             self.config,
             clock=self._clock,
@@ -192,183 +162,37 @@ class SessionPool:
             installation=f"{self._rng.getrandbits(32):08x}",
         )
         try:
-            self._books = Books(self._ledger, timezone=self.config.ledger.timezone, clock=self._clock)
             self._providers = dict(
                 self._given_providers
                 or {name: make_provider(name, settings) for name, settings in self.config.providers.items()}
             )
-            rules = rules_from(self.config)
-            meters = meters_from(self.config, self._ledger)
-            keeper = Keeper(rules, meters)
-            await remember(keeper, self._ledger, self.config, self._clock)
-            self._view = View(rules, self._new_id, keeper)
-            self._board = self._make_board(meters)
-            counts = Counts()
-            self._router = Router(
+            self._parts = parts = Parts(
                 self.config,
-                providers=self._providers,
                 ledger=self._ledger,
-                clock=self._clock,
-                board=self._board,
-            )
-            await self._router.open()
-            self._sessions = Sessions(
-                self.config,
                 providers=self._providers,
-                ledger=self._ledger,
                 clock=self._clock,
                 rng=self._rng,
-                board=self._board,
-                router=self._router,
-            )
-            self._sweeper = Sweeper(
-                providers=self._providers,
-                ledger=self._ledger,
-                clock=self._clock,
-                rng=self._rng,
-                patience=self.config.pool.close_timeout.total_seconds(),
-                ours=lambda id_: id_ in self._sessions.running or id_ in self._view.sessions,
-                money_freed=self._board.money_freed,
-                exclusive=self._exclusive(),
-            )
-            self._proxied = Proxied(
-                self.config,
-                providers=self._providers,
-                database=self._ledger,
-                clock=self._clock,
-                rng=self._rng,
-                vault=self._vault,
-            )
-            await self._proxied.start(self._save_proxies)
-            self._creation = Creation(
-                self.config,
-                providers=self._providers,
-                ledger=self._ledger,
-                clock=self._clock,
-                rng=self._rng,
-                board=self._board,
-                sessions=self._sessions,
-                vault=self._vault,
-                sweeper=self._sweeper,
-                counts=counts,
-                proxied=self._proxied,
-                refuse=self._refuse,
-            )
-            self._handing = Handing(
-                providers=self._providers,
-                ledger=self._ledger,
-                clock=self._clock,
-                board=self._board,
-                sessions=self._sessions,
-                sweeper=self._sweeper,
-                vault=self._vault,
-                reach=self._creation.reach,
-            )
-            self._profiles = ProfileStore(self._ledger, self._vault, self._clock, self.config.all_profiles)
-            self._leases = Leases(
-                self.config,
-                providers=self._providers,
-                ledger=self._ledger,
-                clock=self._clock,
-                board=self._board,
-                sessions=self._sessions,
-                profiles=self._profiles,
-                proxied=self._proxied,
-                counts=counts,
-                router=self._router,
-                asking=Asking(
-                    self.config,
-                    clock=self._clock,
-                    board=self._board,
-                    proxied=self._proxied,
-                    require_key=self._profiles.require_key,
-                    bound=bound_platforms(self.config, self._providers, self._vault),
-                ),
-                take=self._handing.take,
-            )
-            self._checkup = Checkup(
-                self.config.health,
-                providers=self._providers,
-                sessions=self._sessions,
-                board=self._board,
-                clock=self._clock,
-                counts=counts,
-                take=self._handing.take,
-            )
-            for provider in self._providers.values():
-                await provider.start(self._sessions.lost)
-            if self._shared:
-                self._handing.attach(self._hooks_of_board, self._leases.end_holding)
-            await self._board.open()
-            await self._sweep_first()
-            self._watch = Watch(
-                self.config.alerts,
-                stats=self.stats,
-                waiting=self._board.waiting,
-                counts=counts,
-                outbox=self._ledger.alerts,
-                clock=self._clock,
-            )
-            self._dispatcher = Dispatcher(
-                self._ledger.alerts,
-                self.config.alerts,
-                channels,
+                vault=vault,
+                channels=channels,
+                shared=self._shared,
                 since=since,
-                rng=self._rng,
-                kept_report=self._books.kept_report,
             )
-            tolerance = self.config.ledger.reconcile_tolerance
-            self._reconciler = Reconciler(
-                providers=self._providers,
-                ledger=self._ledger,
-                clock=self._clock,
-                tolerance=Tolerance(absolute=tolerance.absolute, relative=tolerance.relative),
-                patience=self.config.pool.close_timeout.total_seconds(),
-                back=self.config.ledger.reconcile_back,
-                most=self.config.ledger.reconcile_most,
-                ending=self._sessions.is_ending,
-                lost=self._sessions.lost,
-                exclusive=self._exclusive(),
-            )
-            self._jobs = Jobs(
-                ledger=self._ledger,
-                sweeper=self._sweeper,
-                profiles=self._profiles,
-                config=self.config,
-                clock=self._clock,
-                stats=self.stats,
-                sessions=self._open_sessions,
-                watch=self._watch,
-                dispatcher=self._dispatcher,
-                books=self._books,
-                checkup=self._checkup,
-                ask_books=self._take_standing,
-                board=self._board,
-                reconciler=self._reconciler,
-                proxied=self._proxied,
-                router=self._router,
-            )
+            self._view, self._board, self._sessions = parts.view, parts.board, parts.sessions
+            self._leases, self._jobs, self._sweeper = parts.leases, parts.jobs, parts.sweeper
+            await parts.start()
+            await self._sweep_first()
             if self._keeps_jobs:
                 self._jobs.start()
             self._ready = True
             await self._jobs.run("heartbeat")
         except BaseException:
             self._ready = False
-            if hasattr(self, "_board"):
-                await self._end_bounded("the board", self._board.aclose(), 2 * _BOUND)
+            if hasattr(self, "_parts"):
+                await self._end_bounded("the board", self._parts.board.aclose(), 2 * _BOUND)
             await self._end_providers(self.config.pool.close_timeout.total_seconds())
             await self._ledger.aclose()
             raise
         return self
-
-    def _make_board(self, meters: Mapping[str, Meter]) -> Board:
-        if not self._shared:
-            return MemoryBoard(self._view, self._clock, self._carry_out)
-        assert isinstance(self._clock, FleetClock)
-        self._hooks_of_board = Hooks(carry_out=self._carry_out)
-        return shared_board(
-            self.config, self._view, self._clock, self._hooks_of_board, ledger=self._ledger, meters=meters
-        )
 
     async def _sweep_first(self) -> None:
         """Take up what dead processes left; a provider that does not answer soon is no reason not to start."""
@@ -458,11 +282,11 @@ class SessionPool:
         await self._let_tasks_end(bound)  # those of sessions that came to it while it left
         self._jobs.stop()
         await self._end_bounded("the sweeper", self._sweeper.aclose(), bound)
-        await self._end_bounded("what is noted of proxies", self._proxied.save(), bound)
+        await self._end_bounded("what is noted of proxies", self._parts.proxied.save(), bound)
         await self._end_bounded("Playwright", self._sessions.connections.aclose(), bound)
         await self._end_providers(bound)
         # The end itself may have raised alerts; what cannot be delivered now is delivered by the next start.
-        await self._end_bounded("the delivery of alerts", self._dispatcher.run(), bound)
+        await self._end_bounded("the delivery of alerts", self._parts.dispatcher.run(), bound)
         await self._ledger.aclose()
 
     async def _end_providers(self, bound: float) -> None:
@@ -567,70 +391,6 @@ class SessionPool:
         self._check_open()
         return await self._leases.acquire(ask)
 
-    def _refuse(self, request: Request, error: TabkeeperError) -> None:
-        self._leases.refuse(request, error)
-
-    def _save_proxies(self) -> None:
-        if self._saving_proxies is None or self._saving_proxies.done():
-            self._saving_proxies = self._sessions.spawn(self._proxied.save(), "save proxies")
-
-    # ── carrying out ───────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _carry_out(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            try:
-                self._do(action)
-            except Exception as error:
-                # The view has changed already, so one action that fails must not take the others with it.
-                log.exception("%r could not be carried out", action)
-                self._make_good(action, error)
-
-    def _do(self, action: Action) -> None:
-        match action:
-            case Grant(request, session, use):
-                self._leases.grant(request, session, use)
-            case Create(session):
-                self._leases.counts.saw_sessions(len(self._view.sessions))
-                self._leases.counts.prewarmed += session.ahead is not None
-                self._creation.create(session)
-            case Close(session):
-                taken = session.reason == EVICTED_IN_USE
-                self._leases.end_holding(session, "evicted" if taken else "lost", session.reason)
-                self._sessions.close(session)
-            case Check(session):
-                self._checkup.check(session)
-            case Reclaim(session, _):
-                self._leases.counts.reclaimed += 1
-                self._leases.end_holding(session, "reclaimed", "its time was up")
-            case ReportLeak(session, _):
-                self._leases.report_leak(session)
-            case Refuse(request, position, blocked_by):
-                waited = self._clock.monotonic() - request.arrived_at
-                platform = request.lane.platform
-                self._leases.refuse(request, QueueTimeoutError(platform, waited, position, blocked_by))
-            case GiveUpPlace(session):
-                log.warning(
-                    "session %s is not confirmed closed at %r; its place is free, the release goes on",
-                    session.id,
-                    session.provider,
-                )
-            case _:
-                assert_never(action)
-
-    def _make_good(self, action: Action, error: Exception) -> None:
-        match action:
-            case Grant(request, session, _):
-                refusal = PoolError(f"session {session.id} could not be leased: {error!r}")
-                refusal.__cause__ = error
-                self._leases.refuse(request, refusal)
-                self._board.end(session, "could not be leased")
-            case Create(session):
-                self._board.closed(session)
-            case Close(session):
-                self._sessions.close(session)
-            case Check(session):
-                self._board.checked(session, ok=False)
-
     # ── by id, and figures ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def release_session(
@@ -690,30 +450,17 @@ class SessionPool:
             LedgerUnavailableError: the database is away.
         """
         self._check_opened()
-        return await self._reconciler.reconcile(provider=provider, since=since, dry_run=dry_run)
+        return await self._parts.reconciler.reconcile(provider=provider, since=since, dry_run=dry_run)
 
     def stats(self) -> PoolStats:
         """Count sessions, requests and leases of this moment."""
         self._check_opened()
-        return take_stats(
-            self._view,
-            self._board.mine(),
-            self._board.waiting(),
-            self._leases.counts,
-            self._profiles.stats(),
-            sessions=self._sessions,
-            clock=self._clock,
-            jobs=self._jobs.stats(),
-            books=self._standing,
-        )
+        return self._parts.stats()
 
     def waiting(self) -> list[WaitingStats]:
         """Tell who waits for a session, at which place, and what stands in the way; longest wait first."""
         self._check_opened()
         return waiting(self._view, self._leases.place_of, self._clock.monotonic())
-
-    async def _take_standing(self) -> None:
-        self._standing = await self._books.standing()
 
     async def run_job(self, name: str) -> JobStats:
         """Run one of the jobs in `stats().jobs` now, unless it runs already; what it raises is in its result.
@@ -727,7 +474,7 @@ class SessionPool:
     def samples(self) -> list[PoolSample]:
         """Return the pool's figures minute by minute, of the last hour, oldest first."""
         self._check_opened()
-        return list(self._watch.samples)
+        return list(self._parts.watch.samples)
 
     def on_alert(self, hook: Hook) -> Hook:
         """Call `hook` with every `Alert` from now on; also usable as a decorator.
@@ -738,14 +485,8 @@ class SessionPool:
         """
         self._hooks.append(hook)
         if self._ready:
-            self._dispatcher.add_hook(hook)
+            self._parts.dispatcher.add_hook(hook)
         return hook
-
-    def _exclusive(self) -> dict[str, float]:
-        # By then its creation was answered, or given up, in whichever process it was.
-        settings = self.config.pool
-        bound = 2 * settings.create_timeout.total_seconds() + settings.close_timeout.total_seconds()
-        return {name: bound for name, provider in self.config.providers.items() if provider.exclusive}
 
     def _channels(self) -> list[Channel]:
         """Return where alerts go.
@@ -757,12 +498,6 @@ class SessionPool:
         hooks = [HookChannel(hook) for hook in self._hooks]
         webhooks = [Webhook(one, clock=self._clock) for one in settings.webhooks]
         return [*([LogChannel()] if settings.log else []), *find_hooks(settings.hooks), *hooks, *webhooks]
-
-    def _open_sessions(self) -> list[tuple[str, str, int]]:
-        return [(session.id, str(session.state), session.uses) for session in self._board.mine()]
-
-    def _new_id(self) -> str:
-        return f"{label_prefix(self._ledger.installation)}{self._rng.getrandbits(64):016x}"
 
 
 def _caller() -> str:
