@@ -11,7 +11,7 @@ async def main(path: str) -> None:
     async with SessionPool(load_config(path)) as pool:
         await pool.get_session("web", timeout=60)
         print("leased", flush=True)
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

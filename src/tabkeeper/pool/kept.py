@@ -56,12 +56,12 @@ def kept(verdict: Verdict, wall: Callable[[Instant], datetime]) -> Kept:
         decided_at=wall(verdict.decided_at),
         until=None if verdict.until == NEVER else wall(verdict.until),
         running_beside=verdict.level,
-        per_hour=nanos(verdict.rate * 3600),
-        fee=nanos(verdict.fee),
-        cold_start=nanos(verdict.cold_start),
-        new_session=nanos(verdict.fresh),
-        expected=nanos(verdict.expected),
-        waiting=nanos(verdict.waiting),
+        per_hour=expected_money(verdict.rate * 3600),
+        fee=expected_money(verdict.fee),
+        cold_start=expected_money(verdict.cold_start),
+        new_session=expected_money(verdict.fresh),
+        expected=expected_money(verdict.expected),
+        waiting=expected_money(verdict.waiting),
         paid_seconds=None if verdict.paid_for == NEVER else round(verdict.paid_for, 3),
         gap_seconds=round(verdict.gap, 1),
         gaps_seen=round(verdict.gaps_seen, 1),
@@ -69,6 +69,6 @@ def kept(verdict: Verdict, wall: Callable[[Instant], datetime]) -> Kept:
     )
 
 
-def nanos(amount: float) -> Money:
+def expected_money(amount: float) -> Money:
     """Return an expectation as money, to the microdollar: more digits would only look exact."""
     return Money(round(amount / 1000) * 1000)

@@ -28,7 +28,7 @@ from tabkeeper.pool.connection import Connections
 from tabkeeper.pool.debts import owe
 from tabkeeper.pool.health import Health
 from tabkeeper.pool.holding import Holding
-from tabkeeper.pool.kept import nanos
+from tabkeeper.pool.kept import expected_money
 from tabkeeper.pool.model import ENDING, Session, State
 from tabkeeper.pool.relay import Relay
 from tabkeeper.pool.routing import Router
@@ -294,5 +294,5 @@ def _figures(session: Session) -> str:
         return ""
     return (
         f": kept {verdict.until - verdict.decided_at:.0f} s; the next lease was expected to cost "
-        f"{nanos(verdict.expected)} that way, {nanos(verdict.fresh)} with a new session"
+        f"{expected_money(verdict.expected)} that way, {expected_money(verdict.fresh)} with a new session"
     )
