@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tabkeeper.sites.runs import Gain, Run, RunPage, Runs
+from tabkeeper.sites.runs import Gain, Run, RunPage, Runs, own
 
 sys.path.insert(0, str(Path(__file__).parent))
 try:
@@ -30,7 +30,7 @@ def forgetful(die: Callable[[], None]) -> Callable[..., object]:
         die()
 
         def work(tx):
-            last = self._mine(tx, run, len(gain.items))
+            last = own(tx, run, self.database.process_id, len(gain.items))
             for n, body in enumerate(gain.items, start=last - len(gain.items) + 1):
                 tx.run(
                     "INSERT INTO run_item (run_id, n, page, body) VALUES (:run, :n, :page, :body)",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tabkeeper.errors import ConfigError
+from tabkeeper.sites.finds import Item, Mark
 from tabkeeper.sites.outlet import JsonLines
-from tabkeeper.sites.runs import Item, Mark, Run
+from tabkeeper.sites.runs import Run
 
 RUN = Run(id="r1", name="shop", sites=("a.example",))
 

@@ -21,6 +21,7 @@ from tabkeeper.cli.app import run
 from tabkeeper.config import parse_config
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import Violation
+from tabkeeper.sites.finds import Finds
 from tabkeeper.sites.runs import Gain, Run, Runs
 
 from .forgetful import forgetful
@@ -187,7 +188,7 @@ async def test_what_is_written_in_two_steps_is_lost_between_them(here, monkeypat
             _, pages = await runs.resume("two steps")
             for page in pages:
                 await runs.update(one, page, Gain(items=[f'"{page.url[-1]}"']))
-            found = [item.body for item in await runs.items(one, 0)]
+            found = [item.body for item in await Finds(ledger).items(one, 0)]
             await runs.commit(one)
         await ledger.aclose()
     assert found == ['"1"', '"2"'], "the control remembers all by now: it is none"

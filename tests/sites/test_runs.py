@@ -11,7 +11,8 @@ from tabkeeper.errors import BudgetExceededError, RunError, RunLostError
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.types import HoldRequest, SessionUsage
 from tabkeeper.money import Money
-from tabkeeper.sites.runs import Gain, Mark, Run, Runs
+from tabkeeper.sites.finds import Finds, Mark
+from tabkeeper.sites.runs import Gain, Run, Runs
 
 A, B = ("https://a.example/", "a.example"), ("https://b.example/", "b.example")
 
@@ -55,14 +56,14 @@ async def test_a_run_ends_with_each_page_once_and_each_item_once(ledger_url):
         standing = await runs.standing(one)
         assert (standing.done, standing.pending, standing.failed, standing.items) == (3, 0, 0, 3)
         assert [(s.url, s.done) for s in standing.starts] == [(A[0], 2), (B[0], 1)]
-        assert [(item.n, item.body) for item in await runs.items(one, 0)] == [
+        assert [(item.n, item.body) for item in await Finds(ledger).items(one, 0)] == [
             (1, '{"x":1}'),
             (2, '{"x":2}'),
             (3, '{"x":3}'),
         ]
         await runs.commit(one)
         assert (await runs.standing(one)).committed
-        assert await runs.items(one, 0) == []
+        assert await Finds(ledger).items(one, 0) == []
         with pytest.raises(RunError, match="no run of 'shop' to resume"):
             await runs.resume("shop")
 
@@ -98,7 +99,7 @@ async def test_one_process_works_on_a_run_at_a_time(ledger_url):
         for late in (
             Runs(first).update(one, page, Gain(items=["1"])),
             Runs(first).fail(one, page, "late", avoid=(), seconds=0, final=True),
-            Runs(first).marked(one, Mark(outlet="x", items=1)),
+            Finds(first).marked(one, Mark(outlet="x", items=1)),
             Runs(first).commit(one),
         ):
             with pytest.raises(RunLostError):
@@ -143,7 +144,7 @@ async def test_what_was_written_out_is_known_after_a_restart(sqlite_url):
     async with opened(sqlite_url) as ledger:
         runs, one = Runs(ledger), run()
         await runs.start(one, [A])
-        assert await runs.mark(one, "items.jsonl") == Mark(outlet="items.jsonl")
-        await runs.marked(one, Mark(outlet="items.jsonl", items=4, bytes=99))
-        assert await runs.mark(one, "items.jsonl") == Mark(outlet="items.jsonl", items=4, bytes=99)
-        assert await runs.mark(one, "other.jsonl") == Mark(outlet="other.jsonl")
+        assert await Finds(ledger).mark(one, "items.jsonl") == Mark(outlet="items.jsonl")
+        await Finds(ledger).marked(one, Mark(outlet="items.jsonl", items=4, bytes=99))
+        assert await Finds(ledger).mark(one, "items.jsonl") == Mark(outlet="items.jsonl", items=4, bytes=99)
+        assert await Finds(ledger).mark(one, "other.jsonl") == Mark(outlet="other.jsonl")

@@ -29,6 +29,7 @@ from tabkeeper.cli.providers import providers_app
 from tabkeeper.cli.proxies import proxies_app
 from tabkeeper.cli.reconcile import reconcile
 from tabkeeper.cli.run import run as run_sites
+from tabkeeper.cli.runs import runs_app
 from tabkeeper.cli.serve import serve, tokens_app
 from tabkeeper.cli.sessions import cleanup, sessions_app
 from tabkeeper.cli.sites import sites_app
@@ -84,6 +85,7 @@ def _register() -> None:
     _register_if_present("tabkeeper.cli.demo", command="demo")
     app.command()(serve)
     app.command("run")(run_sites)
+    app.add_typer(runs_app, name="runs")
     app.command()(status)
     app.command()(metrics)
     _register_if_present("tabkeeper.cli.report", report="report_app", budget="budget_app", rates="rates_app")

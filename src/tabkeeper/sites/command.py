@@ -20,10 +20,12 @@ from tabkeeper.errors import ConfigError, TabkeeperError
 from tabkeeper.money import Money
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.sites.crawl import Crawl
+from tabkeeper.sites.finds import Finds
 from tabkeeper.sites.outlet import Export, check_new
-from tabkeeper.sites.progress import Progress, per_page
+from tabkeeper.sites.progress import Progress
 from tabkeeper.sites.registry import SiteRegistry
-from tabkeeper.sites.runs import Run, RunPage, Runs, Standing
+from tabkeeper.sites.runs import Run, RunPage, Runs
+from tabkeeper.sites.standing import Standing, per_page
 from tabkeeper.sites.target import Parse, address
 
 
@@ -179,7 +181,7 @@ async def carry_out(
         runs = Runs(pool.database)
         run, sites, pages = await _begin(runs, sites, config, order)
         await sites.sync(pool.database)
-        out = order.out or Path(await runs.outlet(run) or f"items-{run.id}.jsonl")
+        out = order.out or Path(await Finds(pool.database).outlet(run) or f"items-{run.id}.jsonl")
         export = Export(runs, run, out)
         await export.open()
         try:

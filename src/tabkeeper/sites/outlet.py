@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from tabkeeper.errors import ConfigError
-from tabkeeper.sites.runs import Item, Mark, Run, Runs
+from tabkeeper.sites.finds import Finds, Item, Mark
+from tabkeeper.sites.runs import Run, Runs
 
 _AT_ONCE = 500
 _TABLE = (
@@ -144,7 +145,7 @@ class Export:
     """Carries the items of one run to one file."""
 
     def __init__(self, runs: Runs, run: Run, path: str | Path) -> None:
-        self._runs = runs
+        self._finds = Finds(runs.database)
         self._run = run
         self.path = Path(path)
         self._outlet = outlet_at(path)
@@ -157,7 +158,7 @@ class Export:
         Raises:
             ConfigError: the file cannot be used.
         """
-        noted = await self._runs.mark(self._run, str(self.path))
+        noted = await self._finds.mark(self._run, str(self.path))
         self._mark = await asyncio.to_thread(self._outlet.open, self._run, noted)
 
     async def flush(self) -> None:
@@ -168,9 +169,9 @@ class Export:
             LedgerUnavailableError: the database is away; it is written another time.
         """
         async with self._at_work:
-            while items := await self._runs.items(self._run, self._mark.items, _AT_ONCE):
+            while items := await self._finds.items(self._run, self._mark.items, _AT_ONCE):
                 mark = await asyncio.to_thread(self._outlet.write, items, self._mark)
-                await self._runs.marked(self._run, mark)
+                await self._finds.marked(self._run, mark)
                 self._mark = mark
 
     def close(self) -> None:

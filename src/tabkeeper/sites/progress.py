@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from tabkeeper.money import ZERO, Money
+from tabkeeper.sites.standing import per_page
 
 _RECENT = 50
 """Pages whose pace is looked at."""
@@ -50,11 +51,6 @@ class Progress:
     def cost_per_page(self) -> Money | None:
         """What a page cost up to now; None before the first is done."""
         return per_page(self.cost, self.total.done)
-
-
-def per_page(cost: Money, done: int) -> Money | None:
-    """Divide, rounding half up to a nano-dollar."""
-    return None if not done else Money((2 * cost.nanos + done) // (2 * done))
 
 
 @dataclass(slots=True)

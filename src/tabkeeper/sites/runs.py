@@ -20,6 +20,7 @@ from tabkeeper.ledger.processes import is_at_work
 from tabkeeper.money import Money
 from tabkeeper.proxies.rows import Statements
 from tabkeeper.proxies.store import OwnDatabase
+from tabkeeper.sites.standing import Standing, cost_of, standing_of
 
 _ERROR = 500
 """Characters of an error that are kept."""
@@ -72,89 +73,6 @@ class Gain:
     seconds: float = 0.0
     received: int = 0
     """Bytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteCount:
-    """How far a run has come on one site."""
-
-    site: str
-    done: int = 0
-    pending: int = 0
-    failed: int = 0
-    items: int = 0
-    seconds: float = 0.0
-    received: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartCount:
-    """How far a run has come from one of its start pages on."""
-
-    url: str
-    done: int
-    pending: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """A page that was given up, and why."""
-
-    url: str
-    attempts: int
-    error: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """How far a run has come."""
-
-    sites: tuple[SiteCount, ...] = ()
-    starts: tuple[StartCount, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    """The first of them."""
-    committed: bool = False
-
-    @property
-    def done(self) -> int:
-        """Pages."""
-        return sum(one.done for one in self.sites)
-
-    @property
-    def failed(self) -> int:
-        """Pages."""
-        return sum(one.failed for one in self.sites)
-
-    @property
-    def pending(self) -> int:
-        """Pages."""
-        return sum(one.pending for one in self.sites)
-
-    @property
-    def items(self) -> int:
-        """All that were found."""
-        return sum(one.items for one in self.sites)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Something that was found."""
-
-    n: int
-    url: str
-    site: str
-    body: str
-    """JSON."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """How far items have been written to where they go."""
-
-    outlet: str = ""
-    items: int = 0
-    bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -273,7 +191,7 @@ class Runs:
         now = self._now()
 
         def work(tx: Statements) -> list[RunPage]:
-            count = self._mine(tx, run, len(gain.items))
+            count = own(tx, run, self.database.process_id, len(gain.items))
             done = tx.run(
                 "UPDATE run_page SET state = 'done', ended_at = :now, attempts = attempts + 1, error = '', "
                 "spent_us = spent_us + :spent, bytes = bytes + :bytes, items = :items "
@@ -286,7 +204,7 @@ class Runs:
                 n=page.n,
             )
             if not done:
-                self._mine(tx, run, -len(gain.items))
+                own(tx, run, self.database.process_id, -len(gain.items))
                 return []
             for n, body in enumerate(gain.items, start=count - len(gain.items) + 1):
                 tx.run(
@@ -313,7 +231,7 @@ class Runs:
         now = self._now()
 
         def work(tx: Statements) -> None:
-            self._mine(tx, run, 0)
+            own(tx, run, self.database.process_id)
             tx.run(
                 "UPDATE run_page SET state = :state, ended_at = :now, attempts = attempts + 1, error = :error, "
                 "avoid = :avoid, spent_us = spent_us + :spent WHERE run_id = :run AND n = :n AND state = 'pending'",
@@ -339,7 +257,7 @@ class Runs:
         now = self._now()
 
         def work(tx: Any) -> None:
-            self._mine(tx, run, 0)
+            own(tx, run, self.database.process_id)
             left = {
                 row.state: row.pages
                 for row in tx.rows(
@@ -363,103 +281,34 @@ class Runs:
         Raises:
             LedgerUnavailableError: the database is away.
         """
-        found: Standing = await self.database.transact(lambda tx: _standing(tx, run))
+        found: Standing = await self.database.transact(lambda tx: standing_of(tx, run.id))
         return found
 
     async def cost(self, run: Run) -> Money:
         """Return what the sessions that were made for a run cost, as far as they are settled."""
-
-        def work(tx: Statements) -> int:
-            row = tx.row(
-                "SELECT COALESCE(SUM(s.cost_n), 0) AS cost_n FROM session s WHERE s.tenant = :tenant "
-                "AND s.created_at >= (SELECT started_at FROM run WHERE id = :run)",
-                tenant=run.tenant,
-                run=run.id,
-            )
-            assert row is not None
-            return int(row.cost_n)
-
-        return Money(await self.database.transact(work))
-
-    # ── items on their way out ─────────────────────────────────────────────────────────────────────────────────────
-
-    async def mark(self, run: Run, outlet: str) -> Mark:
-        """Return how far items were written to `outlet`; from the beginning if it was another one."""
-
-        def work(tx: Statements) -> Mark:
-            row = tx.row("SELECT outlet, outlet_items, outlet_bytes FROM run WHERE id = :run", run=run.id)
-            if row is None or row.outlet != outlet:
-                return Mark(outlet=outlet)
-            return Mark(outlet=outlet, items=row.outlet_items, bytes=row.outlet_bytes)
-
-        found: Mark = await self.database.transact(work)
+        found: Money = await self.database.transact(lambda tx: cost_of(tx, run.id))
         return found
-
-    async def outlet(self, run: Run) -> str:
-        """Return where a run's items have been written to; empty if nowhere."""
-
-        def work(tx: Statements) -> str:
-            row = tx.row("SELECT outlet FROM run WHERE id = :run", run=run.id)
-            return "" if row is None else str(row.outlet)
-
-        found: str = await self.database.transact(work)
-        return found
-
-    async def items(self, run: Run, after: int, most: int = 1000) -> list[Item]:
-        """Return items in the order in which they were found, those after a number."""
-
-        def work(tx: Statements) -> list[Item]:
-            rows = tx.rows(
-                "SELECT i.n, p.url, p.site, i.body FROM run_item i JOIN run_page p "
-                "ON p.run_id = i.run_id AND p.n = i.page WHERE i.run_id = :run AND i.n > :after "
-                "ORDER BY i.n LIMIT :most",
-                run=run.id,
-                after=after,
-                most=most,
-            )
-            return [Item(row.n, row.url, row.site, row.body) for row in rows]
-
-        found: list[Item] = await self.database.transact(work)
-        return found
-
-    async def marked(self, run: Run, mark: Mark) -> None:
-        """Note how far items have been written.
-
-        Raises:
-            RunLostError: another process has taken the run over.
-        """
-
-        def work(tx: Statements) -> None:
-            self._mine(tx, run, 0)
-            tx.run(
-                "UPDATE run SET outlet = :outlet, outlet_items = :items, outlet_bytes = :bytes WHERE id = :run",
-                outlet=mark.outlet,
-                items=mark.items,
-                bytes=mark.bytes,
-                run=run.id,
-            )
-
-        await self.database.transact(work)
-
-    # ── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _mine(self, tx: Statements, run: Run, more: int) -> int:
-        """Lock the run's row, count `more` items, and return how many there are then."""
-        rows = tx.rows(
-            "UPDATE run SET items = items + :more WHERE id = :id AND owner = :owner AND state = 'open' "
-            "RETURNING items",
-            more=more,
-            id=run.id,
-            owner=self.database.process_id,
-        )
-        if not rows:
-            raise RunLostError(
-                f"run {run.id} of {run.name!r} belongs to another process now, or is committed"
-            )
-        return int(rows[0].items)
 
     def _now(self) -> int:
         return micros(self.clock.now())
+
+
+def own(tx: Statements, run: Run, process_id: str, more: int = 0) -> int:
+    """Lock a run's row as its owner, count `more` items, and return how many there are then.
+
+    Raises:
+        RunLostError: it belongs to another process, or is committed.
+    """
+    rows = tx.rows(
+        "UPDATE run SET items = items + :more WHERE id = :id AND owner = :owner AND state = 'open' "
+        "RETURNING items",
+        more=more,
+        id=run.id,
+        owner=process_id,
+    )
+    if not rows:
+        raise RunLostError(f"run {run.id} of {run.name!r} belongs to another process now, or is committed")
+    return int(rows[0].items)
 
 
 def _cap(tx: Any, run: Run, now: int) -> None:
@@ -514,51 +363,3 @@ def _pending(tx: Statements, run_id: str) -> list[RunPage]:
         )
         for row in rows
     ]
-
-
-_FAILURES = 20
-"""Failed pages that are told of."""
-
-
-def _standing(tx: Statements, run: Run) -> Standing:
-    counts = (
-        "SUM(CASE WHEN state = 'done' THEN 1 ELSE 0 END) AS done, "
-        "SUM(CASE WHEN state = 'pending' THEN 1 ELSE 0 END) AS pending, "
-        "SUM(CASE WHEN state = 'failed' THEN 1 ELSE 0 END) AS failed"
-    )
-    sites = tx.rows(
-        f"SELECT site, {counts}, SUM(items) AS items, SUM(spent_us) AS spent_us, SUM(bytes) AS bytes "  # noqa: S608 - ours
-        "FROM run_page WHERE run_id = :run GROUP BY site ORDER BY site",
-        run=run.id,
-    )
-    starts = tx.rows(
-        f"SELECT s.url, c.done, c.pending, c.failed FROM (SELECT origin, {counts} FROM run_page "  # noqa: S608 - ours
-        "WHERE run_id = :run GROUP BY origin) c JOIN run_page s ON s.run_id = :run AND s.n = c.origin ORDER BY s.n",
-        run=run.id,
-    )
-    failures = tx.rows(
-        "SELECT url, attempts, error FROM run_page WHERE run_id = :run AND state = 'failed' ORDER BY n LIMIT :most",
-        run=run.id,
-        most=_FAILURES,
-    )
-    row = tx.row("SELECT state FROM run WHERE id = :run", run=run.id)
-    return Standing(
-        sites=tuple(
-            SiteCount(
-                site=one.site,
-                done=int(one.done),
-                pending=int(one.pending),
-                failed=int(one.failed),
-                items=int(one.items),
-                seconds=int(one.spent_us) / 1_000_000,
-                received=int(one.bytes),
-            )
-            for one in sites
-        ),
-        starts=tuple(
-            StartCount(url=one.url, done=int(one.done), pending=int(one.pending), failed=int(one.failed))
-            for one in starts
-        ),
-        failures=tuple(Failure(url=one.url, attempts=one.attempts, error=one.error) for one in failures),
-        committed=row is not None and row.state == "committed",
-    )

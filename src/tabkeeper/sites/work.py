@@ -13,7 +13,8 @@ from tabkeeper.clock import Instant
 from tabkeeper.sites.distributor import Terms, Waiting
 from tabkeeper.sites.progress import Count
 from tabkeeper.sites.registry import Site
-from tabkeeper.sites.runs import Gain, RunPage, SiteCount
+from tabkeeper.sites.runs import Gain, RunPage
+from tabkeeper.sites.standing import SiteCount
 
 _FIRST_REST, _LONGEST_REST = 0.25, 5.0
 """Seconds for which a site is left alone after a failure there; they double with each in a row."""
