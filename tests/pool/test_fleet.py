@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import Iterator
+from random import Random
+from typing import Any
 
 import pytest
 
 from tabkeeper.errors import ConfigError, LeaseLostError, QueueTimeoutError
+from tabkeeper.pool.pool import SessionPool
 
 from .fleet import a_config, die, fleet, until
 
+PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
 pytestmark = [
     pytest.mark.postgres,
     pytest.mark.xdist_group("fleet"),
@@ -41,26 +46,34 @@ async def test_an_idle_session_made_by_one_process_is_leased_by_another(postgres
         assert one.stats().idle == 0
 
 
-async def test_limits_hold_over_all_processes_and_the_order_is_global(postgres_url: str) -> None:
-    async with fleet(postgres_url, 2, max_sessions=2) as f:
-        one, two = f.pools
-        held = [await one.get_session("web"), await two.get_session("web")]
-        order: list[str] = []
+async def served(pools: list[SessionPool], count: int) -> list[int]:
+    """Queue callers at these in turn while the only place is taken; return the order in which they are served."""
+    chance, order = Random(count), []
+    holder = await pools[0].get_session("web")
 
-        async def wait(pool, name, priority):
-            async with pool.get_session("web", priority=priority):
-                order.append(name)
+    async def call(pool: SessionPool, number: int, tenant: str, priority: int) -> None:
+        async with pool.get_session("web", tenant=tenant, priority=priority):
+            order.append(number)
 
-        waiting = []
-        for pool, name, priority in ((one, "low", 0), (two, "second", 1), (one, "first", 2)):
-            waiting.append(asyncio.create_task(wait(pool, name, priority)))
-            count = len(waiting)
-            await until(lambda n=count: len(one._view.requests) == len(two._view.requests) == n)
-        await held[0].release()
-        await asyncio.gather(*waiting)
-        assert order == ["first", "second", "low"]
-        await held[1].release()
-        assert f.account.peak == 2
+    async with asyncio.TaskGroup() as callers:
+        for number in range(count):
+            who = chance.choice(["acme", "zorg", "beta"]), chance.randrange(3)
+            callers.create_task(call(pools[number % len(pools)], number, *who))
+            await until(lambda n=number: {len(pool._view.requests) for pool in pools} == {n + 1})
+        await holder.release()
+    return order
+
+
+async def test_the_queue_of_all_is_served_in_the_order_of_one(postgres_url: str, sqlite_url: str) -> None:
+    # So long that no step of ageing begins between two arrivals.
+    settings: Any = {"max_sessions": 1, "aging": "300d", "tenants": {"zorg": {"weight": 3}}}
+    count = 60 if PROOF else 18
+    async with fleet(postgres_url, 3, **settings) as f:
+        together = await served(f.pools, count)
+        assert f.account.peak == 1
+    async with fleet(sqlite_url, 1, shared=False, **settings) as f:
+        assert together == await served(f.pools, count)
+    assert together != sorted(together)
 
 
 async def test_tenants_and_budgets_hold_over_all_processes(postgres_url: str) -> None:

@@ -20,7 +20,8 @@ from tabkeeper.errors import TabkeeperError
 from tabkeeper.ledger.engines import write_engine
 from tabkeeper.pool.pool import SessionPool
 
-from .fleet import Fleet, fleet, until
+from .fleet import Fleet, a_config, fleet, until
+from .wire import wire
 
 PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
 pytestmark = [
@@ -125,21 +126,26 @@ async def test_the_database_stops_at_once_under_load_and_comes_back(
         record_property("leases", load.counts["released"])
 
 
-async def test_who_is_cut_off_serves_nobody_new_and_is_back_when_the_line_is(postgres_url: str) -> None:
-    async with fleet(postgres_url, 2, max_sessions=2, heartbeat="2s") as f:
-        one, two = f.pools
+@pytest.mark.parametrize("broken", [False, True] if PROOF else [True])
+async def test_who_is_cut_off_serves_nobody_new_and_is_back_when_the_line_is(
+    postgres_url: str, broken: bool
+) -> None:
+    """Nothing comes through and nobody is told so; then either all comes late, or connections turn out broken."""
+    async with wire(postgres_url) as (line, there), fleet(postgres_url, 1, max_sessions=2) as f:
+        (two,) = f.pools
+        one = await f.start(a_config(there, max_sessions=2))
         lease = await one.get_session("web")
-        cut, one._board._log._url = one._board._log._url, "postgresql://nobody@127.0.0.1:1/none"
-        await one._board._log.disconnect()
+        home = one._board.home
+        line.cut()
         with pytest.raises(TabkeeperError, match="database of the shared pool is away"):
-            await one.get_session("web", timeout=0.5)
+            await one.get_session("web", timeout=0.2)
         assert lease._holding.over == ""  # it runs on
-        await until(lambda: one._board.home not in two._board.replica.members)
+        await until(lambda: home not in two._board.replica.members)
         others = [
             await two.get_session("web") for _ in range(2)
         ]  # its place is another's, its browser is not
         assert lease.session_id not in {other.session_id for other in others}
-        one._board._log._url = cut
+        line.mend(broken=broken)
         await until(lambda: lease._holding.over == "lost")
         for other in others:
             await other.release()

@@ -17,11 +17,13 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tabkeeper.errors import LedgerUnavailableError
-from tabkeeper.ledger.engines import is_away, is_worth_retrying, parse_url
+from tabkeeper.ledger.engines import WATCHED_LINE, is_away, is_worth_retrying, parse_url
 
 _CONNECT_S = 5
 _LOCK_MS = 3000
 _STATEMENT_MS = 10000
+_ANSWER_S = 12.0
+"""Seconds after which a statement counts as unanswered: whatever lies between may have dropped it without a word."""
 _MOST_TOLD = 7900
 """Bytes that a notification can carry (8000 is PostgreSQL's limit); a longer entry is read from its table."""
 _AT_ONCE = 500
@@ -270,7 +272,7 @@ class BoardLog:
                     yield _told(told.payload)
                 await self._try_to_lead()
                 yield None
-        except psycopg.Error as error:
+        except (psycopg.Error, TimeoutError) as error:
             raise LedgerUnavailableError(f"the board's database is away: {error}") from error
         finally:
             self._leads = False
@@ -285,10 +287,11 @@ class BoardLog:
     async def _try_to_lead(self) -> None:
         assert self._listener is not None
         if not self._leads:
-            cursor = await self._listener.execute(
-                "SELECT pg_try_advisory_lock(hashtext('tabkeeper'), hashtext(%s)) AS ours", (self._board,)
-            )
-            row = await cursor.fetchone()
+            async with asyncio.timeout(_ANSWER_S):
+                cursor = await self._listener.execute(
+                    "SELECT pg_try_advisory_lock(hashtext('tabkeeper'), hashtext(%s)) AS ours", (self._board,)
+                )
+                row = await cursor.fetchone()
             self._leads = bool(row and row["ours"])
 
     # ── connections ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -301,8 +304,9 @@ class BoardLog:
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = await self._connect(self._url)
-            cursor = await self._connection.execute(sql, values)
-            return list(await cursor.fetchall()) if cursor.description else []
+            async with asyncio.timeout(_ANSWER_S):
+                cursor = await self._connection.execute(sql, values)
+                return list(await cursor.fetchall()) if cursor.description else []
         except psycopg.errors.UniqueViolation:
             raise
         except (psycopg.Error, OSError) as error:
@@ -328,10 +332,7 @@ class BoardLog:
                 options=options or None,
                 application_name="tabkeeper board",
                 prepare_threshold=None if pooled else 2,
-                keepalives_idle=5,
-                keepalives_interval=2,
-                keepalives_count=3,
-                tcp_user_timeout=8000,
+                **WATCHED_LINE,
             )
         except (psycopg.Error, OSError) as error:
             raise LedgerUnavailableError(f"the board's database is away: {error}") from error

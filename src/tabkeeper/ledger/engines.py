@@ -17,6 +17,13 @@ from tabkeeper.errors import ConfigError
 _SQLITE_WAIT_MS = 5000
 _PG_LOCK_MS = 5000
 _PG_STATEMENT_MS = 15000
+WATCHED_LINE: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 8000,
+}
+"""How a connection learns within seconds that its line was cut, where the system would wait for hours."""
 
 # PostgreSQL: connection lost (08), no resources such as disk (53), shut down (57P), broken (58, XX), read-only.
 _AWAY_STATES = ("08", "53", "57P", "58", "XX", "25006", "28", "3D")
@@ -156,7 +163,12 @@ def _sqlstate(error: BaseException) -> str | None:
 
 
 def _postgres(url: URL, options: str, *, pooled: bool = False) -> Engine:
-    arguments = {"connect_timeout": 5, "options": options, "application_name": "tabkeeper"}
+    arguments = {
+        "connect_timeout": 5,
+        "options": options,
+        "application_name": "tabkeeper",
+        **WATCHED_LINE,
+    }
     try:
         if pooled:
             return create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_size=2)

@@ -37,6 +37,10 @@ _TURN = 0.15
 """Seconds by which each further process is slower to notice that something is due, so that one of them tells it."""
 _PATIENCE = 8.0
 """Seconds that leaving may take; the others notice in any case."""
+_PULSE = 0.25
+"""Seconds between two looks for requests that nobody answers."""
+_SILENCE = 1.0
+"""Seconds past its deadline after which a request is answered here, should the board not have answered it."""
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between attempts to reach the database; the last is repeated."""
 
@@ -171,6 +175,7 @@ class PostgresBoard(Teller):
         self._tasks = [
             asyncio.create_task(self._run(), name="tabkeeper board"),
             asyncio.create_task(self._listen(), name="tabkeeper board's ear"),
+            asyncio.create_task(self._pulse(), name="tabkeeper board's pulse"),
         ]
 
     @property
@@ -309,7 +314,6 @@ class PostgresBoard(Teller):
                     log.warning("the shared board cannot be reached; leases that run go on: %s", error)
                 self._failures += 1
                 self._watcher.restart()
-                self._refuse_late()
                 await asyncio.sleep(pause)
                 self._wake.set()
             except Exception:
@@ -493,18 +497,21 @@ class PostgresBoard(Teller):
             self.poke()
         else:
             self._set_timer()
-        if self._failures:
+
+    async def _pulse(self) -> None:
+        while not self._stopped:
+            await asyncio.sleep(_PULSE)
             self._refuse_late()
 
     def _refuse_late(self) -> None:
-        """Answer those whose time is up while the database is away: they wait no longer."""
-        now = self._clock.monotonic()
-        late = [one for one in self.replica.here.values() if one.deadline <= now]
+        """Answer those whose time is up while the database is away, or does not answer: they wait no longer."""
+        until = self._clock.monotonic() - (0.0 if self._failures else _SILENCE)
+        late = [one for one in self.replica.here.values() if one.deadline <= until]
         for request in late:
             position = 0
             why = "the database of the shared pool is away"
             if request.id in self.view.requests:
-                why += f"; before, {why_waiting(self.view, request, now)}"
+                why += f"; before, {why_waiting(self.view, request, until)}"
             self._hooks.carry_out([Refuse(request, position, why)])
 
     # ── who lives ──────────────────────────────────────────────────────────────────────────────────────────────────
