@@ -137,15 +137,17 @@ async def test_who_is_cut_off_serves_nobody_new_and_is_back_when_the_line_is(
         lease = await one.get_session("web")
         home = one._board.home
         line.cut()
-        with pytest.raises(TabkeeperError, match="database of the shared pool is away"):
-            await one.get_session("web", timeout=0.2)
-        assert lease._holding.over == ""  # it runs on
-        await until(lambda: home not in two._board.replica.members)
-        others = [
-            await two.get_session("web") for _ in range(2)
-        ]  # its place is another's, its browser is not
-        assert lease.session_id not in {other.session_id for other in others}
-        line.mend(broken=broken)
+        try:
+            with pytest.raises(TabkeeperError, match="database of the shared pool is away"):
+                await one.get_session("web", timeout=0.2)
+            assert lease._holding.over == ""  # it runs on
+            await until(lambda: home not in two._board.replica.members)
+            others = [
+                await two.get_session("web") for _ in range(2)
+            ]  # its place is another's, its browser is not
+            assert lease.session_id not in {other.session_id for other in others}
+        finally:
+            line.mend(broken=broken)
         await until(lambda: lease._holding.over == "lost")
         for other in others:
             await other.release()

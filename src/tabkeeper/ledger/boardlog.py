@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tabkeeper.errors import LedgerUnavailableError
-from tabkeeper.ledger.engines import WATCHED_LINE, is_away, is_worth_retrying, parse_url
+from tabkeeper.ledger.engines import WATCHED_LINE, WATCHED_SERVER, is_away, is_worth_retrying, parse_url
 
 _CONNECT_S = 5
 _LOCK_MS = 3000
@@ -322,7 +322,8 @@ class BoardLog:
     async def _connect(self, url: str) -> psycopg.AsyncConnection[dict[str, Any]]:
         pooled = self._pooled and url == self._url
         # A pooler in transaction mode knows neither start-up options nor prepared statements of ours.
-        options = "" if pooled else f"-c lock_timeout={_LOCK_MS} -c statement_timeout={_STATEMENT_MS}"
+        timeouts = f"-c lock_timeout={_LOCK_MS} -c statement_timeout={_STATEMENT_MS}"
+        options = "" if pooled else f"{timeouts} {WATCHED_SERVER}"
         try:
             return await psycopg.AsyncConnection.connect(
                 url,

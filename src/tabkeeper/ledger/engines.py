@@ -17,6 +17,10 @@ from tabkeeper.errors import ConfigError
 _SQLITE_WAIT_MS = 5000
 _PG_LOCK_MS = 5000
 _PG_STATEMENT_MS = 15000
+WATCHED_SERVER = (
+    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=8000"
+)
+"""How the server learns within seconds that a client's machine is gone, and lets go of what that had locked."""
 WATCHED_LINE: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -27,8 +31,8 @@ WATCHED_LINE: dict[str, Any] = {
 
 # PostgreSQL: connection lost (08), no resources such as disk (53), shut down (57P), broken (58, XX), read-only.
 _AWAY_STATES = ("08", "53", "57P", "58", "XX", "25006", "28", "3D")
-# Deadlock, serialisation, lock and statement timeouts: nothing is wrong, somebody was in the way.
-_RETRY_STATES = ("40P01", "40001", "55P03", "57014")
+# Deadlock, serialisation, lock, statement and idle timeouts: nothing is wrong, somebody was in the way or too slow.
+_RETRY_STATES = ("40P01", "40001", "55P03", "57014", "25P03")
 _RETRY_WORDS = ("database is locked", "database table is locked", "database is busy")
 _AWAY_WORDS = (
     "disk is full",
@@ -165,7 +169,7 @@ def _sqlstate(error: BaseException) -> str | None:
 def _postgres(url: URL, options: str, *, pooled: bool = False) -> Engine:
     arguments = {
         "connect_timeout": 5,
-        "options": options,
+        "options": f"{options} {WATCHED_SERVER}",
         "application_name": "tabkeeper",
         **WATCHED_LINE,
     }

@@ -32,6 +32,8 @@ _LINGER = 0.008
 _MOST_ROWS_QUEUED = 50_000
 _MOST_IN_BATCH = 2_000
 _ATTEMPTS = 6
+_PG_IDLE = "4s"
+"""A transaction whose owner says nothing for so long is rolled back; others wait a little longer for its locks."""
 _PG_WRITER_LOCK = 7_214_600_511_028
 
 
@@ -235,7 +237,13 @@ class Writer:
                     if tx.is_postgres:
                         # All writers update the same rows (windows, sums), so they would queue anyway; queueing
                         # here keeps batches of several processes from locking them in different orders.
-                        tx.row("SELECT pg_advisory_xact_lock(:key)", key=_PG_WRITER_LOCK)
+                        # Whoever is frozen or cut off while it has the lock must not keep the others waiting.
+                        tx.row(
+                            "SELECT set_config('idle_in_transaction_session_timeout', :idle, true), "
+                            "pg_advisory_xact_lock(:key)",
+                            idle=_PG_IDLE,
+                            key=_PG_WRITER_LOCK,
+                        )
                     self._operations.begin(tx)
                     work(tx)
                     tx.close()
