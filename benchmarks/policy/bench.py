@@ -13,12 +13,27 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.policy.cards import CASES, Case
+from benchmarks.policy.goals import FEE, goals_of
 from benchmarks.policy.replay import Outcome, Replay, Rule
-from benchmarks.policy.rules import ONE_PER_TASK, RULES
-from benchmarks.policy.traces import HERE, Best, Task, bounds, bursts, hindsight, optimum, peak_demand, read
+from benchmarks.policy.rules import ONE_PER_TASK, OURS, READY, RULES
+from benchmarks.policy.traces import (
+    HERE,
+    OPTIMUM_AT_PEAK,
+    Best,
+    Task,
+    bounds,
+    bursts,
+    hindsight,
+    optimum,
+    peak_demand,
+    read,
+)
 
 NOT_COPIED = ("lcg11d", "ipsc92d")
 """Traces without a formal licence; see the traces' README."""
+
+SHORT = 20_000
+"""Tasks of a trace on which also prewarming is tried; longer ones take minutes for that."""
 
 
 def shipped() -> dict[str, list[Task]]:
@@ -83,12 +98,44 @@ def matrix(name: str, tasks: Sequence[Task], cases: Iterable[Case]) -> dict[str,
             else None,
             "rules": rows,
         }
-    return {
+    found = {
         "tasks": len(tasks),
         "keys": len({task.key for task in tasks}),
         "peak_demand": peak_demand(tasks),
         "cards": by_card,
+        "ready": ready(name, tasks) if FEE in by_card and len(tasks) <= SHORT else {},
     }
+    if FEE in by_card and bounds(name, len(tasks)):
+        found["goals"] = [goal._asdict() for goal in goals_of(name, by_card, _crowded(name, tasks))]
+    return found
+
+
+def ready(name: str, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What it costs that more tasks find a session ready: sessions kept longer, or created before anybody asks."""
+    case = CASES[FEE]
+    best = best_of(name, tasks, case)
+    assert best is not None
+    rows = {}
+    for rule in READY:
+        outcome = play(tasks, rule, case)
+        cost = outcome.cost(case)
+        rows[rule.name] = {
+            "dollars": round(cost, 3),
+            "ratio": round(cost / best.dollars, 3),
+            "warm": round(outcome.warm, 4),
+            "cold_starts": outcome.cold,
+            "in_vain": outcome.in_vain,
+        }
+    return rows
+
+
+def _crowded(name: str, tasks: Sequence[Task]) -> float | None:
+    """Cost beside the optimum where there are no more places than tasks at once, where that optimum is known."""
+    known = OPTIMUM_AT_PEAK.get(name)
+    if known is None:
+        return None
+    rule = replace(next(rule for rule in RULES if rule.name == OURS), capacity=1.0)
+    return play(tasks, rule, CASES[FEE]).cost(CASES[FEE]) / known
 
 
 def _hindsight(tasks: Sequence[Task], case: Case, best: Best) -> float | None:
@@ -134,6 +181,23 @@ def show(figures: dict[str, Any], console: Console) -> None:
                 table.add_row(best["kind"], *cells, style="bold")
                 if best.get("hindsight"):
                     table.add_row("best times, in hindsight", "", f"{best['hindsight']:.3f}")
+            console.print(table)
+        if trace["ready"]:
+            table = Table(title=f"{name} · {FEE} · what readiness costs", title_justify="left")
+            for column in ("a session ready is worth", "ratio", "found one ready", "in vain"):
+                table.add_column(column)
+            for rule, row in trace["ready"].items():
+                table.add_row(rule, f"{row['ratio']:.3f}", f"{row['warm']:.1%}", str(row["in_vain"]))
+            console.print(table)
+        if trace.get("goals"):
+            table = Table(title=f"{name} · goals", title_justify="left")
+            for column in ("what", "goal", "reached", ""):
+                table.add_column(column)
+            for goal in trace["goals"]:
+                bound = f"{'at most' if goal['at_most'] else 'at least'} {goal['goal']}"
+                table.add_row(
+                    goal["what"], bound, f"{goal['reached']:.3f}", "holds" if goal["holds"] else "MISSED"
+                )
             console.print(table)
     for name in NOT_COPIED:
         if name not in figures:

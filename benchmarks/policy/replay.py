@@ -50,6 +50,8 @@ class Rule:
     """Whether what it does depends on the rate card."""
     make: MakeKeeper = Keeper
     cold_start: float = 0.0
+    """What it is worth that a task finds a session ready, in dollars."""
+    prewarm: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class Outcome:
     lives: tuple[float, ...]
     tasks: int
     peak: int
+    cold: int = 0
+    """Tasks for which a session was created when they came."""
+    in_vain: int = 0
+    """Sessions created before anybody asked, and never used."""
     seconds: float = 0.0
 
     @property
@@ -68,8 +74,13 @@ class Outcome:
 
     @property
     def reuse(self) -> float:
-        """Share of tasks that found a session, 0..1."""
-        return 1 - self.sessions / self.tasks
+        """Share of tasks on a session that had served before, 0..1."""
+        return 1 - (self.sessions - self.in_vain) / self.tasks
+
+    @property
+    def warm(self) -> float:
+        """Share of tasks that found a session ready, 0..1."""
+        return 1 - self.cold / self.tasks
 
     @property
     def mean_life(self) -> float:
@@ -94,7 +105,8 @@ def rules_of(keys: Iterable[str], rule: Rule, places: int) -> Rules:
         retry_base=1.0,
         retry_max=1.0,
         keep=rule.keep,
-        cold_start=rule.cold_start,
+        cold_start=rule.cold_start * 1e9,
+        prewarm=rule.prewarm,
     )
     return Rules(
         max_sessions=places,
@@ -122,7 +134,7 @@ class Replay:
         self._born: dict[str, float] = {}
         self._lives: list[float] = []
         self._durations: dict[int, float] = {}
-        self._peak = 0
+        self._peak = self._cold = self._in_vain = 0
 
     def run(self) -> Outcome:
         """Play the trace to its end; what still idles then is closed."""
@@ -155,7 +167,13 @@ class Replay:
         assert not view.requests, "a task was never served"
         for session in list(view.sessions.values()):
             self._closed(session, max(now, self._tasks[-1].at))
-        return Outcome(lives=tuple(self._lives), tasks=len(self._tasks), peak=self._peak)
+        return Outcome(
+            lives=tuple(self._lives),
+            tasks=len(self._tasks),
+            peak=self._peak,
+            cold=self._cold,
+            in_vain=self._in_vain,
+        )
 
     def _until(self, now: float) -> None:
         ends, view = self._ends, self._view
@@ -175,7 +193,8 @@ class Replay:
                         session.created_at = now - self._setup
                         self._view.move(session, State.IDLE, now)
                         again = True
-                    case Grant(request, session, _):
+                    case Grant(request, session, use):
+                        self._cold += use == 1 and session.ahead is None
                         heappush(self._ends, (now + self._durations.pop(request.id), request.id, session))
                     case Close(session):
                         self._closed(session, now)
@@ -186,3 +205,4 @@ class Replay:
 
     def _closed(self, session: Session, now: float) -> None:
         self._lives.append(now - self._born.pop(session.id))
+        self._in_vain += not session.uses

@@ -49,3 +49,10 @@ RULES = (
     Rule("paid time", needs_prices=True, make=PaidTime),
     Rule(OURS, needs_prices=True),
 )
+
+READY = tuple(
+    Rule(f"{cents} a cold start, {how}", needs_prices=True, cold_start=dollars, prewarm=prewarm)
+    for cents, dollars in (("0.5 ¢", 0.005), ("1 ¢", 0.01), ("2 ¢", 0.02), ("5 ¢", 0.05))
+    for how, prewarm in (("kept longer", False), ("and prewarmed", True))
+)
+"""Ours where a task that finds a session ready is worth something."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabkeeper.ledger.rates import price
-from tabkeeper.pool.gaps import PastLease
+from tabkeeper.pool.gaps import BANDS, LEVELS, MIDS, Gaps, PastLease, band_of
 from tabkeeper.pool.keep import MARGIN, Keeper
 from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import Lane, Session, Verdict
@@ -62,3 +62,36 @@ def test_the_meter_agrees_with_the_exact_price(age: float, step: int, least: int
     assert until >= age - 1e-6
     assert meter.bill(until) == pytest.approx(meter.bill(age))
     assert meter.bill(until + 0.01) > meter.bill(age)
+
+
+def test_places_that_many_leases_at_once_need_are_told_apart_by_how_many():
+    """Of nine at once the last leaves for ten seconds and comes again; all but three leave for a quarter of an hour."""
+    gaps, lane, now = Gaps(), Lane("shop"), 0.0
+    for _ in range(9):
+        gaps.started(lane, now)
+    for _ in range(12):
+        for _ in range(5):
+            gaps.ended(lane, now + 5, 5.0)
+            now += 15
+            gaps.started(lane, now)
+        for _ in range(6):
+            gaps.ended(lane, now + 1, 5.0)
+        now += 900
+        for _ in range(6):
+            gaps.started(lane, now)
+
+    def soon(level: int) -> float:
+        law = gaps.law(lane, level, [1 / len(MIDS)] * len(MIDS))
+        assert sum(law) == pytest.approx(1)
+        return sum(chance for chance, gap in zip(law, MIDS, strict=True) if gap < 30)
+
+    assert soon(8) > 0.7, "five of six gaps of the ninth place are short"
+    assert soon(3) < 0.2, "the fourth place is never needed again so soon"
+
+
+def test_bands_of_levels_follow_each_other_and_the_last_takes_all_that_is_higher():
+    bands = [band_of(level) for level in range(300)]
+    assert bands[: LEVELS + 1] == [0, 1, 2, 3]
+    assert bands == sorted(bands)
+    assert set(bands) == set(range(BANDS))
+    assert [bands.count(band) for band in range(4, 10)] == [2, 2, 4, 4, 8, 8]

@@ -21,7 +21,10 @@ DECAY = 0.98
 """The weight of a gap falls to this with each later one of its histogram."""
 
 LEVELS = 3
-"""Levels told apart; all higher ones count as the last of these."""
+"""Levels told apart over all lanes; all higher ones count as the last of these."""
+
+BANDS = 15
+"""Bands of levels told apart within a lane: four levels alone, then two bands for each doubling; see `band_of`."""
 
 PRIOR = 2.0
 """The wider experience counts as much as this many gaps."""
@@ -86,12 +89,22 @@ class PastLease(NamedTuple):
     ended_at: Instant
 
 
+def band_of(level: int) -> int:
+    """Return the band of a level: 0, 1, 2, 3, then 4-5, 6-7, 8-11, 12-15, 16-23 and so on."""
+    if level < 4:
+        return level
+    length = level.bit_length()
+    return min(2 * length - 2 + (level >> (length - 2) & 1), BANDS - 1)
+
+
 class _LaneGaps:
-    __slots__ = ("all", "by_level", "durations", "running", "vacated")
+    __slots__ = ("all", "by_band", "by_level", "durations", "running", "vacated")
 
     def __init__(self) -> None:
         self.all = Histogram()
         self.by_level = [Histogram() for _ in range(LEVELS)]
+        self.by_band: dict[int, Histogram] = {}
+        """The last of `by_level` again, in bands; made when first needed, as most lanes never have so many at once."""
         self.durations: deque[float] = deque(maxlen=DURATIONS)
         self.running = 0
         self.vacated: list[Instant | None] = []
@@ -126,9 +139,11 @@ class Gaps:
         vacated_at, known.vacated[level] = known.vacated[level], None
         if vacated_at is None or asked_at <= vacated_at:
             return  # who waited already is served in any case, and says nothing about keeping
-        band = min(level, LEVELS - 1)
-        for histogram in (known.all, known.by_level[band], self._global[band]):
-            histogram.add(asked_at - vacated_at)
+        gap, last = asked_at - vacated_at, LEVELS - 1
+        for histogram in (known.all, known.by_level[min(level, last)], self._global[min(level, last)]):
+            histogram.add(gap)
+        if level >= last:
+            known.by_band.setdefault(band_of(level), Histogram()).add(gap)
 
     def ended(self, lane: Lane, now: Instant, seconds: float) -> None:
         """A lease that took `seconds` ends."""
@@ -181,13 +196,15 @@ class Gaps:
         """How likely the next gap falls into each bin (adds up to 1).
 
         The level's own gaps, with a prior worth two of them: the lane's gaps, with a prior of all lanes', with
-        `neutral` as theirs.
+        `neutral` as theirs. A high level has the gaps of its band, and those of all high ones as their prior.
         """
-        band = min(level, LEVELS - 1)
+        wide = min(level, LEVELS - 1)
         known = self._lanes.get(lane) or _LaneGaps()
-        widest = _mix(self._global[band], neutral)
+        widest = _mix(self._global[wide], neutral)
         wider = _mix(known.all, widest)
-        return _mix(known.by_level[band], wider)
+        found = _mix(known.by_level[wide], wider)
+        own = known.by_band.get(band_of(level)) if known.by_band else None
+        return found if own is None else _mix(own, found)
 
 
 def _mix(own: Histogram, prior: list[float]) -> list[float]:
