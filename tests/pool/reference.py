@@ -462,6 +462,8 @@ class Judge:
         self.shares = Shares(view.rules)
         self._places_then = Places(view.rules)
         self.plans = 0
+        self.ahead = 0
+        """Sessions created before anybody asked."""
         self._robbed: set[str] = set()
         """Tenants that lost a lease in this plan: only then they could have another."""
 
@@ -616,16 +618,42 @@ class Judge:
         assert session.provider in roomy, f"{session} has no room"
         assert roomy[0] == session.provider, f"{session}: {roomy[0]} comes first"
         meant = session.covers
+        if session.ahead is not None:
+            self._created_ahead(facts, session, now)
+            return
         assert meant is not None, f"{session} is created for nobody"
         assert meant.id in facts.waiting
         assert meant.deadline > now, f"{session} is created for {meant}, whose time is up"
         waiting = sum(r.lane == lane for r in facts.waiting.values())
         under_way = facts.creations[lane]
         assert under_way < waiting, f"{session}: {under_way} creations under way for {waiting} waiting"
-        facts.creations[lane] += 1
-        facts.places.take(lane, session.provider)
+        self._began(facts, session, now)
+
+    def _began(self, facts: _Facts, session: Session, now: float) -> None:
+        facts.creations[session.lane] += 1
+        facts.places.take(session.lane, session.provider)
         facts.gates[session.provider].began(session.id, now)
         facts.state[session.id] = State.CREATING
+
+    def _created_ahead(self, facts: _Facts, session: Session, now: float) -> None:
+        """Only where that is wanted, at its time, one at a time, and while nobody waits for a session of the lane."""
+        assert self.view.rules.platforms[session.lane.platform].prewarm, (
+            f"{session} was not to be created ahead"
+        )
+        assert session.ahead is not None
+        assert session.ahead.at <= now, f"{session} is created before its time"
+        assert session.ahead.provider == session.provider, f"{session}: it was weighed by other prices"
+        assert not any(r.lane == session.lane for r in facts.waiting.values()), f"{session}: somebody waits"
+        live = [
+            s
+            for s in self.view.sessions.values()
+            if s.lane == session.lane
+            and s is not session
+            and facts.state[s.id] not in {*ENDINGS, State.CLOSED}
+        ]
+        assert not live, f"{session} is created beside {live}"
+        self.ahead += 1
+        self._began(facts, session, now)
 
     def _closing(self, facts: _Facts, session: Session, now: float) -> None:
         unwanted = facts.state[session.id] is State.IDLE and session.reason in {"idle", "age"}
@@ -764,6 +792,8 @@ class Judge:
             if isinstance(action, Grant):
                 self._no_starving(action, now)
                 continue
+            if isinstance(action, Create) and action.session.ahead is not None:
+                continue  # the last thing a plan does, with the room that nobody needed
             if isinstance(action, Create):
                 made = action.session
                 taken.take(made.lane, made.provider, -1)

@@ -15,7 +15,8 @@ from tabkeeper.clock import VirtualClock
 from tabkeeper.pool import board as board_module
 from tabkeeper.pool import plan as plan_module
 from tabkeeper.pool import view as view_module
-from tabkeeper.pool.model import Action, Request, Rules, Session, State
+from tabkeeper.pool.gaps import PastLease
+from tabkeeper.pool.model import Action, Lane, Request, Rules, Session, State
 
 from . import reference
 from .builders import Table, a_view, platform_rules, pool_rules
@@ -151,6 +152,24 @@ WORLDS: dict[str, Rules] = {
     ),
 }
 
+AHEAD = "sessions are created before anybody asks"
+_READY = SHORT | {"idle_timeout": 1.0, "keep": "never", "prewarm": True, "cold_start": 5e8}
+WALKED = WORLDS | {
+    AHEAD: pool_rules(
+        {
+            "shop": platform_rules("hosted", "local", **_READY),
+            "mail": platform_rules("local", "hosted", **(_READY | {"keep": "value"})),
+            "maps": platform_rules("hosted", max_sessions=1, **_READY),
+        },
+        max_sessions=5,
+        provider_limits={"local": 2},
+        close_timeout=3.0,
+        eviction="value",
+        owning_tenants=frozenset({"zorg"}),
+    )
+}
+"""With one more, which the mutants need not be walked through."""
+
 TENANTS = ("default", "acme", "beta", "zorg")
 PROXIES = (*[None] * 8, "p1", *[None] * 8, "p2")
 IDENTITIES = (*[None] * 5, "ada", *[None] * 4, "bob")
@@ -194,6 +213,11 @@ class Walk:
         self.requests: list[Request] = []
         self.old_leases: list[tuple[Session, int]] = []
         self.steps = 0
+        for platform, its_rules in rules.platforms.items():
+            if its_rules.prewarm:  # a walk is too short to learn when somebody comes
+                begins = [-120.0 + 10 * n + n % 3 for n in range(12)]
+                past = [PastLease(Lane(platform), at, at, at + 2) for at in begins]
+                self.table.view.keeper.gaps.replay(past)
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -373,8 +397,11 @@ class Walk:
         big = 1 << 16
         draw = chance.randrange
         long_held = self.table.view.takes_in_use  # so that holders have something to lose
+        quiet = any(
+            rules.prewarm for rules in self.table.rules.platforms.values()
+        )  # so that lanes fall empty
         events: list[tuple[int, Callable[[], object]]] = [
-            (30, lambda: self.ask(draw(big), draw(-1, 4))),
+            (8 if quiet else 30, lambda: self.ask(draw(big), draw(-1, 4))),
             (4, lambda: self.withdraw(draw(big))),
             (60 if long_held else 24, lambda: self.creation_ends(draw(big), draw(big))),
             (4 if long_held else 22, lambda: self.release(draw(big), draw(big))),
