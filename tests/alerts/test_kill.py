@@ -26,7 +26,7 @@ EXPECTED = {
 
 
 @pytest.mark.kill
-def test_one_event_each_and_each_is_delivered(ledger_url):
+def test_one_event_each_and_each_is_delivered(ledger_url, record_property):
     chance = random.Random(KILLS)
     asyncio.run(_create(ledger_url))
     with receiving() as ops:
@@ -65,6 +65,11 @@ def test_one_event_each_and_each_is_delivered(ledger_url):
     assert sorted(crossings) == sorted(EXPECTED)
     assert set(ops.keys) == events
     asyncio.run(_sound(ledger_url))
+    record_property("processes", len(workers))
+    record_property("kills", KILLS)
+    record_property("crossings", len(crossings))
+    record_property("events", len(events))
+    record_property("deliveries", len(ops.keys))
 
 
 def _events(url):
