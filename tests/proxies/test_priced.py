@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import text
 
 from tabkeeper.config import parse_config
@@ -24,7 +31,7 @@ HEAVY = 300_000
 
 
 @asynccontextmanager
-async def answering(body: int):
+async def answering(body: int, **how):
     """Serve pages of a size, which link to the next ones; gives the port."""
 
     async def answer(reader, writer):
@@ -44,7 +51,7 @@ async def answering(body: int):
         finally:
             writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, **how)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -166,3 +173,43 @@ async def test_a_relay_to_a_proxy_that_is_gone_breaks_off_and_costs_nothing():
     at = await relay.open()
     assert await through(at, 1, "/") == b""
     assert relay.close() == 0
+
+
+async def test_a_relay_speaks_tls_to_a_proxy_that_asks_for_it(tmp_path, monkeypatch):
+    certificate = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate)
+    async with answering(5_000, ssl=served) as port:
+        relay = Relay(proxy_from_url(f"https://127.0.0.1:{port}"), 100_000, lambda: None)
+        at = await relay.open()
+        assert at.scheme == "http", "the way to the relay stays on this machine"
+        reader, writer = await asyncio.open_connection(at.host, at.port)
+        writer.write(b"GET /7 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b'href="/8"' in await reader.readuntil(b"</a>")
+        writer.close()
+        assert relay.close() > 0
+
+
+def self_signed(folder: Path) -> Path:
+    """Write a key and a certificate for this machine into one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file = folder / "proxy.pem"
+    file.write_bytes(private + certificate.public_bytes(pem))
+    return file
