@@ -1,15 +1,18 @@
 """Shared by all tests: databases that are real, fresh, and cheap because they are copied from a template."""
 
+import contextlib
 import os
 import secrets
 import shutil
+import signal
+import sqlite3
 import tempfile
 import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from sqlalchemy import NullPool, create_engine, make_url, text
+from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
 """`make proof` asks for the long versions of tests that have one."""
@@ -47,6 +50,10 @@ def whole_browser():
 
 
 def pytest_configure(config):
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # inherited from a shell that started us in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if _BROWSER not in os.environ and not PROOF and (light := light_browser()) is not None:
         os.environ[_BROWSER] = os.environ["TABKEEPER_TEST_LIGHT"] = str(light)
     # The controller of parallel workers (or the only process) names the folder; workers inherit the name.
@@ -89,7 +96,7 @@ def _templates(tmp_path_factory):
 
     made: dict[str, str] = {}
 
-    def template(kind, server=None):
+    def template(kind, server=None, upgrade=schema.upgrade):
         if kind not in made:
             name = f"template_{secrets.token_hex(4)}"
             if kind == "sqlite":
@@ -100,11 +107,38 @@ def _templates(tmp_path_factory):
                 _admin(server, f"CREATE DATABASE {name}")
                 url = server.set(database=name).render_as_string(hide_password=False)
             engine = write_engine(url)
-            schema.upgrade(engine)
+            upgrade(engine)
             engine.dispose()
         return made[kind]
 
     return template
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _schemas_are_copied(_templates):
+    """Give a new SQLite ledger the schema that the migrations made once, statement by statement.
+
+    Hundreds of tests open one in memory, and what the migrations do is a matter of those of the schema.
+    """
+    from tabkeeper.ledger import schema
+
+    real, copied = schema.upgrade, []
+
+    def upgrade(engine, to="head"):
+        if to == "head" and engine.dialect.name == "sqlite":
+            if not copied:
+                with contextlib.closing(sqlite3.connect(_templates("sqlite"))) as template:
+                    copied.extend(list(template.iterdump())[1:-1])  # without its own BEGIN and COMMIT
+            with schema._reachable(engine), schema._locked(engine) as connection:
+                if not inspect(connection).get_table_names():
+                    for statement in copied:
+                        connection.exec_driver_sql(statement)
+                    return
+        real(engine, to)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "upgrade", upgrade)
+        yield
 
 
 @pytest.fixture

