@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks import (
     bench_distributor,
+    bench_fleet,
     bench_gateway,
     bench_hanging,
     bench_lease,
@@ -33,6 +34,7 @@ from benchmarks.policy.cards import CASES
 
 BENCHES: dict[str, Callable[[str | None], dict[str, Any]]] = {
     "distributor": lambda _: bench_distributor.run(),
+    "fleet": bench_fleet.run,
     "gateway": lambda _: bench_gateway.run(),
     "hanging": lambda _: bench_hanging.run(),
     "lease": bench_lease.run,
@@ -42,7 +44,7 @@ BENCHES: dict[str, Callable[[str | None], dict[str, Any]]] = {
     "policy": lambda _: bench_policy.run(),
 }
 
-DATABASE = {"lease", "ledger"}
+DATABASE = {"fleet", "lease", "ledger"}
 """Benchmarks that want a PostgreSQL."""
 
 
