@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from tabkeeper.cli.fleet import shared_findings
 from tabkeeper.errors import ConfigError, LeaseLostError, QueueTimeoutError
+from tabkeeper.ledger.engines import write_engine
 from tabkeeper.pool.pool import SessionPool
 
 from .fleet import a_config, die, fleet, until
@@ -187,3 +189,15 @@ async def test_jobs_of_all_are_done_by_one_and_handed_over(postgres_url: str) ->
         assert (await other.run_job("reconcile")).last_result == "another process does it"
         await leader.close()
         await until(lambda: other._board.leads)
+
+
+async def test_the_doctor_looks_at_what_a_shared_pool_needs(postgres_url: str) -> None:
+    engine = write_engine(postgres_url)
+    async with fleet(postgres_url, 2) as f:
+        found = {one.name: one for one in shared_findings(engine, f.config)}
+        assert {one.level for one in found.values()} <= {"ok", "warn"}  # a slow machine is worth a warning
+        assert "room for" in found["connections"].detail
+        assert found["notifications"].detail == "they arrive"
+        assert found["shared pool"].detail == "2 processes on 1 host share 'main'"
+        assert list(shared_findings(engine, a_config(postgres_url, shared=False))) == []
+    engine.dispose()

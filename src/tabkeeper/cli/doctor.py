@@ -25,6 +25,7 @@ from sqlalchemy import Engine, func, select, text
 
 from tabkeeper import __version__
 from tabkeeper.cli.findings import Finding
+from tabkeeper.cli.fleet import shared_findings
 from tabkeeper.cli.options import ConfigOption, JsonOption, config_path, console, print_json
 from tabkeeper.cli.owed import owed, owed_finding
 from tabkeeper.cli.providers import ask
@@ -180,6 +181,8 @@ def _database(settings: PoolConfig) -> Iterator[Finding]:
             finding := owed_finding(owed(engine, settings.providers.keys()))
         ):
             yield finding
+        if revision(engine) == schema.HEAD:
+            yield from shared_findings(engine, settings)
     except LedgerError as error:
         advice = "start the database, or correct ledger.url; paid sessions do not start without it"
         yield Finding(name="database", level="fail", detail=str(error), advice=advice)
