@@ -59,7 +59,8 @@ def pool_on(folder: Path, isolation: str) -> SessionPool:
         {
             "ledger": {"url": f"sqlite:///{folder}/books.db"},
             "platforms": {"web": {}},
-            "pool": {"max_sessions": 1},
+            # Generous times: a machine that is busy with other things is no dirty session.
+            "pool": {"max_sessions": 1, "clean_timeout": "2m", "close_timeout": "2m", "queue_timeout": "5m"},
         }
     )
     settings = ProviderSettings(kind="local", isolation=isolation)
