@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ async def visit(lease: Lease) -> None:
 
 @pytest.mark.kill
 async def test_browsers_killed_under_load_are_lent_to_nobody_and_good_ones_serve_soon(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
 ) -> None:
     kills = 20 if PROOF else 3
     killed: dict[str, float] = {}
@@ -105,6 +106,11 @@ async def test_browsers_killed_under_load_are_lent_to_nobody_and_good_ones_serve
     assert dead == []
     assert {who for who, _ in broken} <= set(killed), broken
     assert len(killed) >= kills
+    record_property("browsers killed", len(killed))
+    record_property("leases", len(granted))
+    record_property("leases that got a dead browser", len(dead))
+    record_property("leases lost by the kill", len(broken))
+    record_property("seconds until served again, at most", round(max(recoveries), 2))
     assert max(recoveries) < 15
     assert stats.lost <= len(killed)
 
