@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tabkeeper.cli.options import ConfigOption, JsonOption, console, print_json, read_config
+from tabkeeper.cli.runs import what_else
 from tabkeeper.errors import ConfigError
 from tabkeeper.money import Money
 from tabkeeper.sites.command import Order, Summary, carry_out, load_function
@@ -266,11 +267,5 @@ def as_data(summary: Summary) -> dict[str, Any]:
             }
             for one in standing.sites
         ],
-        "starts": [
-            {"url": one.url, "pages": one.done, "pending": one.pending, "failed": one.failed}
-            for one in standing.starts
-        ],
-        "failures": [
-            {"url": one.url, "attempts": one.attempts, "error": one.error} for one in standing.failures
-        ],
+        **what_else(standing),
     }

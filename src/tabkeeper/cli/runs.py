@@ -165,6 +165,13 @@ def _details(standing: Standing) -> dict[str, Any]:
             }
             for one in standing.sites
         ],
+        **what_else(standing),
+    }
+
+
+def what_else(standing: Standing) -> dict[str, Any]:
+    """Tell of a run's start pages and failures as plain data."""
+    return {
         "starts": [
             {"url": one.url, "pages": one.done, "pending": one.pending, "failed": one.failed}
             for one in standing.starts
