@@ -23,9 +23,13 @@ from sqlalchemy import text
 from tabkeeper.config import parse_config
 from tabkeeper.ledger.engines import read_engine
 from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.pool.model import State
+from tabkeeper.pool.replica import Replica, entry_from
+from tabkeeper.pool.snapshot import load
 from tabkeeper.providers.emulator import KINDS, Limits
 from tabkeeper.providers.emulator.server import serving
 
+from .builders import a_view
 from .far import PRICE
 from .fleet import KEY
 
@@ -160,13 +164,19 @@ class Crew:
         return [one.id for one in self.emulator.running]
 
     def most_leases(self, tenant: str | None = None) -> int:
-        """Most leases at once, by the usage log."""
-        rows = self.rows("SELECT tenant, granted_at, released_at FROM lease")
-        edges = []
-        for row in rows:
-            if tenant in {None, row.tenant}:
-                edges += [(row.granted_at, 1), (row.released_at, -1)]
-        return _highest(edges)
+        """Most leases at once, by the database's own log: the only place where all instants are of one clock."""
+        (first,) = self.rows("SELECT document FROM board_snapshot ORDER BY seq LIMIT 1")
+        (one,) = self.rows("SELECT id FROM session LIMIT 1")
+        replica = Replica(a_view(), one.id[:-16])
+        load(replica, first.document)
+        highest = 0
+        for row in self.rows(f"SELECT * FROM board_entry WHERE seq > {replica.seq} ORDER BY seq"):
+            entry = entry_from(row._mapping)
+            assert replica.agrees(entry), f"entry {entry.seq} was told by a copy that had decided otherwise"
+            replica.apply(entry)
+            leased = [one for one in replica.view.sessions.values() if one.state is State.LEASED]
+            highest = max(highest, sum(tenant in {None, one.tenant} for one in leased))
+        return highest
 
     def double_leases(self) -> int:
         """Leases of one session that overlap, by the usage log; a millisecond is the width of its instants' making."""

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from subprocess import CalledProcessError
+from time import sleep
 from typing import Any
 
 import pytest
@@ -99,7 +101,16 @@ def _start_again(server: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         server._postmaster_info = None
-        server.ensure_postgres_running()
+        for attempt in range(20):
+            try:
+                server.ensure_postgres_running()
+            except CalledProcessError:
+                # Its old processes may still have to notice that they are alone.
+                if attempt == 19:
+                    raise
+                sleep(0.5)
+            else:
+                return
 
 
 @pytest.mark.kill
