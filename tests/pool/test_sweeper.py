@@ -287,8 +287,8 @@ def test_a_silent_session_that_its_provider_takes_to_run_is_told_of_and_closed()
         async def nothing_comes_back(*_, **__):
             await asyncio.Future()
 
-        life.pool._checkup._ask = nothing_comes_back
-        await life.start(life.pool._checkup.round())
+        life.pool._parts.checkup._ask = nothing_comes_back
+        await life.start(life.pool._parts.checkup.round())
         await settled(far, 60)
         (drift,) = far.rows(
             "SELECT kind, provider, session_id, provider_session_id, times, detail FROM drift"
