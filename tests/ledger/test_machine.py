@@ -271,7 +271,7 @@ def test_any_history_agrees_with_the_oracle_on_sqlite():
 @pytest.mark.slow
 @pytest.mark.postgres
 def test_any_history_agrees_with_the_oracle_on_postgres(postgres_url):
-    _run(postgres_url, *((150, 50) if PROOF else (8, 30)))
+    _run(postgres_url, *((150, 50) if PROOF else (4, 30)))
 
 
 def test_the_machine_would_see_a_budget_that_lets_too_much_in(monkeypatch):
