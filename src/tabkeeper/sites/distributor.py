@@ -6,10 +6,10 @@ reason to go is left out. What remains is a small flow of least cost; see `flow`
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count, groupby, islice
+from heapq import heappop, heappush
+from itertools import groupby
 from operator import itemgetter
 
 from tabkeeper.sites import flow
@@ -107,21 +107,27 @@ def match(targets: Iterable[Waiting], sessions: Iterable[Free], sites: Mapping[s
     line = sorted((one for one in targets if not one.done and one.site in sites), key=lambda one: one.id)
     if not free or not line:
         return []
-    kinds = _kinds(free)
-    stalls = _worth_it(_stalls(line, sites, free), kinds)
-    bars = _Bars(stalls)
+    stalls = _stalls(line, sites, free)
+    kinds = _kinds(free, stalls)
+    bars = _Bars(free)
+    stalls = _worth_it(stalls, kinds, bars)
+    barred = bars.by_session(stalls)
     who = flow.settle(
         [flow.Stall(stall.places, stall.gate) for stall in stalls],
         {stall.gate: stall.terms.room for stall in stalls if stall.gate},
-        [flow.Crew(kind.costs(stalls), [bars.of(one) for one in kind.members]) for kind in kinds],
+        [flow.Crew(kind.costs(stalls), [barred[one.id] for one in kind.members]) for kind in kinds],
         # One nano-dollar outweighs every order of targets.
         scale=len(line) * len(free) + 1,
     )
     return sorted(
-        Pair(target, kinds[kind].members[n].id)
+        Pair(line[place].id, kinds[kind].members[n].id)
         for stall, there in zip(stalls, who, strict=True)
-        for target, (kind, n) in zip(stall.targets, there, strict=False)
+        for place, (kind, n) in zip(stall.places, there, strict=False)
     )
+
+
+_FEW = 12
+"""So many prices are faster to rank sites by than to look beforehand which sites no price makes worth a visit."""
 
 
 @dataclass(slots=True)
@@ -132,10 +138,8 @@ class _Stall:
     avoid: frozenset[str]
     gate: int
     """Which limit they share with other stalls."""
-    targets: list[int] = field(default_factory=list)
-    """Their ids, oldest first."""
-    places: list[int] = field(default_factory=list)
-    """Their places in the whole line."""
+    places: list[int]
+    """Their places in the whole line, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,28 +162,40 @@ class _Kind:
 
 
 class _Bars:
-    """Which stalls bar a session for its own sake, or for its proxy's."""
+    """Which sessions a stall bars for their own sake, or for their proxy's. It is slow, so few stalls are asked."""
 
-    def __init__(self, stalls: Sequence[_Stall]) -> None:
-        self._proxies: dict[str, set[int]] = {}
-        self._sessions: dict[str, set[int]] = {}
+    def __init__(self, free: Sequence[Free]) -> None:
+        self._proxies: dict[str, list[str]] = {}
+        for one in free:
+            if one.proxy:
+                self._proxies.setdefault(one.proxy, []).append(one.id)
+        self._sessions = {one.id for one in free}
+        self._known: dict[int, frozenset[str]] = {}
+
+    def of(self, stall: _Stall) -> frozenset[str]:
+        """Return their ids."""
+        barred = self._known.get(id(stall))
+        if barred is None:
+            refused = (stall.terms.blocked | stall.avoid) & self._proxies.keys()
+            barred = frozenset(one for name in refused for one in self._proxies[name])
+            if stall.avoid:
+                barred |= stall.avoid & self._sessions
+            self._known[id(stall)] = barred
+        return barred
+
+    def by_session(self, stalls: Sequence[_Stall]) -> dict[str, frozenset[int]]:
+        """Return the stalls that bar a session, as their places among these."""
+        found: dict[str, list[int]] = {one: [] for one in self._sessions}
         for i, stall in enumerate(stalls):
-            for name in stall.terms.blocked:
-                self._proxies.setdefault(name, set()).add(i)
-            for name in stall.avoid:
-                self._proxies.setdefault(name, set()).add(i)
-                self._sessions.setdefault(name, set()).add(i)
-
-    def of(self, session: Free) -> frozenset[int]:
-        """Return them, as their places among all stalls."""
-        through = self._proxies.get(session.proxy, ()) if session.proxy else ()
-        return frozenset(through).union(self._sessions.get(session.id, ()))
+            for one in self.of(stall):
+                found[one].append(i)
+        return {one: frozenset(where) for one, where in found.items()}
 
 
 def _stalls(line: Sequence[Waiting], sites: Mapping[str, Terms], free: Sequence[Free]) -> list[_Stall]:
     """Group the line. Sites of one kind of targets and of the same terms share a stall: their room is cut off here."""
     known = frozenset(one.id for one in free) | frozenset(one.proxy for one in free)
-    grouped: dict[tuple[str, frozenset[str]], list[tuple[int, int]]] = {}
+    grouped: dict[tuple[str, frozenset[str]], list[int]] = {}
     for place, target in enumerate(line):
         # What no session here has need not be avoided.
         avoid = target.avoid & known if target.avoid else target.avoid
@@ -188,7 +204,7 @@ def _stalls(line: Sequence[Waiting], sites: Mapping[str, Terms], free: Sequence[
         if group is None:
             group = grouped[key] = []
         if len(group) < len(free):
-            group.append((target.id, place))
+            group.append(place)
     sorts: dict[str, int] = {}
     for site, _ in grouped:
         sorts[site] = sorts.get(site, 0) + 1
@@ -201,71 +217,126 @@ def _stalls(line: Sequence[Waiting], sites: Mapping[str, Terms], free: Sequence[
             continue
         if sorts[site] > 1:
             gate = gates.setdefault(site, len(gates) + 1)
-            stalls.append(_stall(terms, avoid, gate, group))
+            stalls.append(_Stall(terms, avoid, gate, group))
             continue
         like = (terms.blocked & known, terms.kinds, terms.page_ms, terms.page_bytes, avoid)
         stall = merged.get(like)
         if stall is None:
-            stall = merged[like] = _stall(terms, avoid, 0, [])
+            stall = merged[like] = _Stall(terms, avoid, 0, group[: terms.room])
             stalls.append(stall)
-        for number, place in group[: terms.room]:
-            stall.targets.append(number)
-            stall.places.append(place)
-    for stall in merged.values():
-        order = sorted(range(len(stall.places)), key=stall.places.__getitem__)[: len(free)]
-        stall.targets = [stall.targets[i] for i in order]
-        stall.places = [stall.places[i] for i in order]
+        else:
+            stall.places = sorted(stall.places + group[: terms.room])[: len(free)]
     return stalls
 
 
-def _stall(terms: Terms, avoid: frozenset[str], gate: int, group: Collection[tuple[int, int]]) -> _Stall:
-    return _Stall(terms, avoid, gate, [target for target, _ in group], [place for _, place in group])
-
-
-def _kinds(free: Sequence[Free]) -> list[_Kind]:
+def _kinds(free: Sequence[Free], stalls: Sequence[_Stall]) -> list[_Kind]:
     """Group sessions, the dearest first: these keep to the lightest pages, so those that come later move few."""
+    takes_time = any(stall.terms.page_ms for stall in stalls)
+    takes_bytes = any(stall.terms.page_bytes for stall in stalls)
     kinds: dict[tuple[int, int, str, bool], _Kind] = {}
     for session in free:
-        key = (session.rate, session.price_per_gb, session.kind if session.proxy else "", bool(session.proxy))
+        key = (
+            session.rate if takes_time else 0,
+            session.price_per_gb if takes_bytes else 0,
+            session.kind if session.proxy else "",
+            bool(session.proxy),
+        )
         kinds.setdefault(key, _Kind(session)).members.append(session)
     return [kinds[key] for key in sorted(kinds, reverse=True)]
 
 
-def _worth_it(stalls: Sequence[_Stall], kinds: Sequence[_Kind]) -> list[_Stall]:
+def _worth_it(stalls: Sequence[_Stall], kinds: Sequence[_Kind], bars: _Bars) -> list[_Stall]:
     """Leave out the stalls where nobody has a reason to go.
 
     A session needs no more choice than its best targets, as many as there are sessions: did it go elsewhere, one of
-    these would be free, since all others together take fewer.
+    these would be free, since all others together take fewer. Targets that share their room with others may be out
+    of reach, so they never count as choice.
     """
+    if len(kinds) > _FEW:
+        stalls = _not_outdone(stalls, kinds, bars)
     enough = sum(len(kind.members) for kind in kinds)
-    bars = _Bars(stalls)
-    # Targets that share their room with others may be out of reach, so they never count as choice.
-    kept = {i for i, stall in enumerate(stalls) if stall.gate}
+    kept: set[int] = set()
     for kind in kinds:
-        best = _best_first(kind, stalls)
-        usual = list(islice(best, enough))
-        kept.update(usual)
-        counts = Counter(usual)
-        more: list[int] = []
-        for member in kind.members:
-            barred = bars.of(member)
-            missing = sum(counts[i] for i in barred & counts.keys())
-            for place in count():
-                if not missing:
+        choice = _Choice([one.id for one in kind.members], enough)
+        for i, places in _best_first(kind, stalls):
+            kept.add(i)
+            if not stalls[i].gate:
+                choice.add(places, bars.of(stalls[i]))
+                if choice.enough():
                     break
-                if place == len(more):
-                    more.extend(islice(best, 1))
-                    if place == len(more):
-                        break
-                if more[place] not in barred:
-                    kept.add(more[place])
-                    missing -= 1
     return [stalls[i] for i in sorted(kept)]
 
 
-def _best_first(kind: _Kind, stalls: Sequence[_Stall]) -> Iterator[int]:
-    """Yield the stall of each target, the cheapest first, and the oldest of those that cost the same."""
+def _not_outdone(stalls: Sequence[_Stall], kinds: Sequence[_Kind], bars: _Bars) -> list[_Stall]:
+    """Leave out the stalls that have enough others before them for every session, whatever it costs.
+
+    These are no slower, and lighter by so much that even the cheapest traffic shows it. It saves to rank them all for
+    each price there is.
+    """
+    sessions = [one for kind in kinds for one in kind.members]
+    cheapest = min(one.price_per_gb for one in sessions)
+    if cheapest <= 0 or min(one.rate for one in sessions) < 0:
+        return list(stalls)
+    shows = -(-1_000_000_000 // cheapest)
+    weights = [stall.terms.page_bytes for stall in stalls]
+    if max(weights, default=0) - min(weights, default=0) < shows:
+        return list(stalls)
+    choice = _Choice([one.id for one in sessions], len(sessions))
+    lightest: list[tuple[int, int]] = []
+    """Minus their bytes, and which: what is chosen from, the heaviest first."""
+    kept = []
+    for i in sorted(range(len(stalls)), key=lambda i: (stalls[i].terms.page_ms, stalls[i].terms.page_bytes)):
+        stall = stalls[i]
+        if lightest and stall.terms.page_bytes + lightest[0][0] >= shows and choice.enough():
+            continue
+        kept.append(i)
+        if stall.gate or stall.terms.kinds:
+            continue
+        heappush(lightest, (-stall.terms.page_bytes, i))
+        choice.add(len(stall.places), bars.of(stall))
+        while choice.enough():
+            heaviest = stalls[lightest[0][1]]
+            choice.add(-len(heaviest.places), bars.of(heaviest))
+            if not choice.enough():
+                choice.add(len(heaviest.places), bars.of(heaviest))
+                break
+            heappop(lightest)
+    return [stalls[i] for i in sorted(kept)]
+
+
+class _Choice:
+    """How many targets each of some sessions may choose from."""
+
+    def __init__(self, sessions: Iterable[str], enough: int) -> None:
+        self._all = 0
+        self._enough = enough
+        self._wanted = enough
+        """How many it takes at least: a bound, worked out anew only once it is reached."""
+        self._barred = dict.fromkeys(sessions, 0)
+
+    def add(self, places: int, barred: frozenset[str]) -> None:
+        """Count more targets, which some may not visit."""
+        self._all += places
+        if places < 0:
+            self._wanted = self._enough
+        for one in barred & self._barred.keys():
+            self._barred[one] += places
+
+    def enough(self) -> bool:
+        """Say whether each has enough of them."""
+        if self._all >= self._wanted:
+            self._wanted = self._enough + max(self._barred.values())
+        return self._all >= self._wanted
+
+
+def _best_first(kind: _Kind, stalls: Sequence[_Stall]) -> Iterator[tuple[int, int]]:
+    """Yield stalls and how many more of their targets come next: cheap ones first, then the oldest."""
     costs = kind.costs(stalls)
-    ranked = sorted((cost, i) for i, cost in enumerate(costs) if cost is not None and not stalls[i].gate)
+    ranked = sorted((cost, i) for i, cost in enumerate(costs) if cost is not None)
     for _, tied in groupby(ranked, key=itemgetter(0)):
-        yield from (i for _, i in sorted((place, i) for _, i in tied for place in stalls[i].places))
+        alike = [i for _, i in tied]
+        if len(alike) == 1:
+            yield alike[0], len(stalls[alike[0]].places)
+        else:
+            for _, stall in sorted((place, i) for i in alike for place in stalls[i].places):
+                yield stall, 1
