@@ -255,6 +255,8 @@ def _worth_it(stalls: Sequence[_Stall], kinds: Sequence[_Kind], bars: _Bars) -> 
     if len(kinds) > _FEW:
         stalls = _not_outdone(stalls, kinds, bars)
     enough = sum(len(kind.members) for kind in kinds)
+    if sum(len(stall.places) for stall in stalls if not stall.gate) < enough:
+        return list(stalls)
     kept: set[int] = set()
     for kind in kinds:
         choice = _Choice([one.id for one in kind.members], enough)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from operator import add
+from operator import add, sub
+
+from tabkeeper.sites import ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,10 @@ class Crew:
     """By worker: the stalls that bar this one alone."""
 
 
+_FEW = 12
+"""So many crews are settled sooner without a guess."""
+_TRIES = 60
+"""How often a guess is improved before it is given up as a bad one."""
 _OUTSIDE = -1
 """Where workers come from."""
 
@@ -49,6 +55,10 @@ def settle(
         scale: more than all places taken together could add up to.
     """
     flow = _Flow(stalls, rooms, crews, scale)
+    if len(crews) > _FEW:
+        if flow.guess():
+            return flow.put_right()
+        flow = _Flow(stalls, rooms, crews, scale)
     for index, crew in enumerate(crews):
         for _ in crew.barred:
             flow.enter(index)
@@ -96,6 +106,94 @@ class _Flow:
     def enter(self, row: int) -> None:
         """Let one more worker in, to whom a place is given that nobody has."""
         self._move(row, *self._way(row, self._next))
+
+    def guess(self) -> bool:
+        """Let all in at once, as if one price told them apart, and improve on it; say whether that led to the best."""
+        who = [index for index, crew in enumerate(self._crews) for _ in crew.barred]
+        stalls, rows = self._stalls, self._rows
+        weights = list(map(sub, rows[0], rows[-1]))
+        where = ranked.columns(
+            weights,
+            [stall.places for stall in stalls],
+            [stall.gate for stall in stalls],
+            {gate: self._room[node] for gate, node in self._gates.items()},
+        )
+        if len(where) < len(who):
+            return False
+        for row, stall in zip(who, ranked.in_order([rows[row] for row in who], where), strict=True):
+            self._arrive(row, stall)
+            self._take(stall, 1)
+        others = range(len(stalls), len(self._levels))
+        return self._level([*sorted(range(len(stalls)), key=weights.__getitem__), *others])
+
+    def _level(self, order: Sequence[int]) -> bool:
+        """Find levels for those who are in, moving them round as long as that saves anything; False if it is long.
+
+        Args:
+            order: the nodes as they most likely follow each other on a way, in one direction or the other.
+        """
+        levels = self._levels
+        before: dict[int, int] = {}
+        changed = set(order)
+        steps: dict[int, list[int]] = {}
+        tries = 0
+        while changed:
+            for node in order:
+                if node not in changed:
+                    continue
+                changed.discard(node)
+                if node <= self._idle_node and self._has[node] and node not in steps:
+                    steps[node] = self._onward(node)
+                here = levels[node]
+                nearer = [
+                    (other, here + step)
+                    for other, (step, level) in enumerate(zip(steps.get(node, ()), levels, strict=False))
+                    if here + step < level
+                ]
+                nearer += ((other, here + step) for other, step in self._between(node))
+                for other, there in nearer:
+                    if there < levels[other]:
+                        levels[other] = there
+                        before[other] = node
+                        changed.add(other)
+            ring = _ring(before)
+            if ring:
+                tries += 1
+                if tries > _TRIES:
+                    return False
+                self._turn(ring)
+                for one in ring:
+                    steps.pop(one, None)
+                before.clear()
+                # What was known before may lie far below what holds now.
+                levels[:] = [0] * len(levels)
+                changed = set(order)
+            order = order[::-1]
+        return True
+
+    def _onward(self, stall: int) -> list[int]:
+        """What it takes to send somebody on from a stall, by where."""
+        ways = []
+        for one in self._has[stall]:
+            row = self._rows[one]
+            here = row[stall]
+            ways.append([there - here for there in row])
+        return ways[0] if len(ways) == 1 else list(map(min, *ways))
+
+    def _turn(self, ring: Sequence[int]) -> None:
+        """Move everybody one step along a way that ends where it begins."""
+        steps = list(zip(ring, [*ring[1:], ring[0]], strict=True))
+        moved = []
+        for node, goal in steps:
+            if goal > self._idle_node:
+                if node <= self._idle_node:
+                    self._take(node, 1)
+            elif node > self._idle_node:
+                self._take(goal, -1)
+            else:
+                moved.append((self._leave(node, goal), goal))
+        for one, goal in moved:
+            self._arrive(one, goal)
 
     def put_right(self) -> list[list[tuple[int, int]]]:
         """Replace the crews by their workers, each with its own bars."""
@@ -264,3 +362,19 @@ class _Flow:
         if not has[best]:
             del has[best]
         return best
+
+
+def _ring(before: Mapping[int, int]) -> list[int]:
+    """Return the nodes of a way that ends where it begins, in its order; none if there is no such way."""
+    seen: dict[int, int] = {}
+    for start in before:
+        node = start
+        while node in before and node not in seen:
+            seen[node] = start
+            node = before[node]
+        if seen.get(node) == start and node in before:
+            ring = [node]
+            while before[ring[-1]] != node:
+                ring.append(before[ring[-1]])
+            return ring[::-1]
+    return []
