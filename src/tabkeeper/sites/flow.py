@@ -37,7 +37,7 @@ class Crew:
 
 _FEW = 12
 """So many crews are settled sooner without a guess."""
-_TRIES = 60
+_TRIES = 30
 """How often a guess is improved before it is given up as a bad one."""
 _OUTSIDE = -1
 """Where workers come from."""
