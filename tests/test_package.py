@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -53,6 +54,44 @@ def test_the_version_is_one_and_the_same_everywhere() -> None:
 def test_the_command_is_an_entry_point() -> None:
     (script,) = entry_points(group="console_scripts", name="tabkeeper")
     assert callable(script.load())
+
+
+WITHOUT_EXTRAS = """
+import asyncio, sys
+for name in sys.argv[2:]:
+    sys.modules[name] = None
+import tabkeeper, tabkeeper.cli
+
+async def main():
+    async with tabkeeper.SessionPool.from_file(sys.argv[1]) as pool:
+        print(pool.stats().sessions)
+
+asyncio.run(main())
+"""
+
+
+def test_a_pool_opens_where_no_extra_is_installed(tmp_path: Path) -> None:
+    config = tmp_path / "tabkeeper.toml"
+    config.write_text(
+        f'ledger.url = "sqlite:///{tmp_path}/books.db"\n[providers.local]\nkind = "local"\n'
+        '[platforms.web]\nproviders = ["local"]\n',
+        encoding="utf-8",
+    )
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        re.split(r"[^A-Za-z0-9_-]", need)[0].replace("-", "_")
+        for needs in about["optional-dependencies"].values()
+        for need in needs
+    }
+    assert {"fastapi", "psycopg", "pyarrow", "starlette", "websockets"} <= extras
+    modules = sorted(extras - {"opentelemetry_api"} | {"opentelemetry"})
+    told = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, str(config), *modules],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
 
 
 @pytest.fixture(scope="module")

@@ -2,3 +2,6 @@
 
 It uses the public face of Tabkeeper as any program would; nothing else in the package imports it.
 """
+
+FULL = 60
+"""Tasks of the whole demo; fewer make it shorter, and prove less."""

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 
 from tabkeeper.clock import SystemClock
 from tabkeeper.config import PoolConfig, parse_config
+from tabkeeper.demo import FULL
 from tabkeeper.demo.hosted import Hosted, hosted, reconcile
 from tabkeeper.demo.leftovers import Leftovers
 from tabkeeper.demo.order import OrderProof, check_order
@@ -37,8 +38,6 @@ from tabkeeper.pool.reconciling import Reconciled
 from tabkeeper.reports.books import Books
 from tabkeeper.reports.report import CostReport
 
-FULL = 60
-"""Tasks for which the budget in `demo.toml` is meant to run out near the end."""
 BUDGET = Money.parse("0.016")
 LEAST_BUDGET = Money.parse("0.010")
 _LOOK_SECONDS = 0.2

@@ -16,10 +16,11 @@ from tabkeeper.errors import ConfigError
 from tabkeeper.ledger.engines import parse_url
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.processes import this_process
+from tabkeeper.pool.board import Board
 from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import Rules
-from tabkeeper.pool.postgres import Hooks, PostgresBoard
 from tabkeeper.pool.sweeper import label_prefix
+from tabkeeper.pool.teller import Hooks
 from tabkeeper.pool.view import View
 from tabkeeper.providers.base import Provider, Shareable
 from tabkeeper.vault import Vault
@@ -101,7 +102,7 @@ def shared_board(
     *,
     ledger: Ledger,
     meters: Mapping[str, Meter],
-) -> PostgresBoard:
+) -> Board:
     """Return the board of a pool that shares it; open it before anything is leased.
 
     Raises:
@@ -109,6 +110,7 @@ def shared_board(
     """
     # The driver is an extra, and only who shares a pool needs it here.
     from tabkeeper.ledger.boardlog import BoardLog
+    from tabkeeper.pool.postgres import PostgresBoard
 
     return PostgresBoard(
         view,

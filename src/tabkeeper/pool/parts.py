@@ -28,7 +28,6 @@ from tabkeeper.pool.leasing import Leases
 from tabkeeper.pool.memory import remember
 from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import Action, Request
-from tabkeeper.pool.postgres import Hooks
 from tabkeeper.pool.proxied import Proxied
 from tabkeeper.pool.reconciling import Reconciler
 from tabkeeper.pool.routing import Router
@@ -37,6 +36,7 @@ from tabkeeper.pool.sessions import Sessions
 from tabkeeper.pool.stats import PoolStats
 from tabkeeper.pool.stocktaking import take_stats
 from tabkeeper.pool.sweeper import Sweeper, label_prefix
+from tabkeeper.pool.teller import Hooks
 from tabkeeper.pool.view import View
 from tabkeeper.pool.watch import Watch
 from tabkeeper.profiles.store import ProfileStore

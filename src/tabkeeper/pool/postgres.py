@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from tabkeeper.pool import snapshot
 from tabkeeper.pool.model import NEVER, Action, Check, Close, Create, Grant, Refuse, Request, Session, State
 from tabkeeper.pool.plan import wake_at, why_waiting
 from tabkeeper.pool.replica import Entry, Event, Moved, entry_from, to_text, whose
-from tabkeeper.pool.teller import Teller
+from tabkeeper.pool.teller import Hooks, Teller
 from tabkeeper.pool.view import View
 from tabkeeper.pool.watcher import Watcher
 
@@ -43,22 +43,6 @@ _SILENCE = 1.0
 """Seconds past its deadline after which a request is answered here, should the board not have answered it."""
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between attempts to reach the database; the last is repeated."""
-
-
-def _nothing(*_: object) -> None: ...
-
-
-@dataclass(slots=True, kw_only=True)
-class Hooks:
-    """What the pool does about what the board says."""
-
-    carry_out: Callable[[list[Action]], None]
-    gave: Callable[[Session], None] = _nothing
-    """A session is in another process's hands now."""
-    got: Callable[[Session], None] = _nothing
-    """A session of a process that is gone is in ours."""
-    fenced: Callable[[], None] = _nothing
-    """This process was taken for dead: nothing that it had is its own any more."""
 
 
 @dataclass(slots=True)

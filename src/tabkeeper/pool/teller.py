@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from tabkeeper.clock import Clock, Instant
-from tabkeeper.pool.model import ENDING, Request, Session, State
+from tabkeeper.pool.model import ENDING, Action, Request, Session, State
 from tabkeeper.pool.referee import Effect, Hope
 from tabkeeper.pool.replica import Replica
 from tabkeeper.pool.view import View
 from tabkeeper.providers.breaker import Setback
+
+
+def _nothing(*_: object) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Hooks:
+    """What the pool does about what the board says."""
+
+    carry_out: Callable[[list[Action]], None]
+    gave: Callable[[Session], None] = _nothing
+    """A session is in another process's hands now."""
+    got: Callable[[Session], None] = _nothing
+    """A session of a process that is gone is in ours."""
+    fenced: Callable[[], None] = _nothing
+    """This process was taken for dead: nothing that it had is its own any more."""
 
 
 class Teller(ABC):
