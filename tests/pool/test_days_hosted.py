@@ -207,7 +207,7 @@ class Day:
             await asyncio.sleep(20)
         else:
             self.problems.append("holds are open though all is over")
-        if last.pool._sweeper.debts:
+        if last.pool._parts.sweeper.debts:
             self.problems.append("the sweeper still owes sessions")
 
     def bill(self, far: Far, missed: Counter[str]) -> None:

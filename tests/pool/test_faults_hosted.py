@@ -142,7 +142,7 @@ async def test_fault_a_a_create_without_an_answer_is_one_session_or_is_ended(kin
         looks = {} if kind.keeps_labels else {"close_timeout": "4s"}
         async with SessionPool(config(emulator, tmp_path, create_timeout="1s", **looks)) as pool:
             assert await visit(pool) == "here"
-            owed = list(pool._sweeper.debts.values())
+            owed = list(pool._parts.sweeper.debts.values())
             await clean(pool)
         if not kind.keeps_labels and misbehaviour["do"] in {"drop", "status after"}:
             # It cannot be told from another one: its timeout ends it, and until then money is held for it.
@@ -261,11 +261,11 @@ async def test_fault_c_a_process_killed_between_create_and_record_leaves_nothing
                 emulator.behave()
                 while emulator.running:
                     await asyncio.sleep(0.2)
-                    await pool._sweeper.round()
+                    await pool._parts.sweeper.round()
             await until(
                 lambda: not [one for one in emulator.running if one.connected or not kind.starts_on_connect]
             )
-            await until(lambda: not pool._sweeper.debts)
+            await until(lambda: not pool._parts.sweeper.debts)
             await clean(pool)
             with pool._ledger.reader.connect() as db:
                 rows = db.execute(text("SELECT state, quality, cost_n FROM session")).all()

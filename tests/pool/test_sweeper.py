@@ -63,7 +63,7 @@ def test_a_session_that_the_list_shows_late_is_ended_and_paid_for_what_it_used()
             "unknown"
         ]
         await asyncio.sleep(200)
-        assert life.pool._sweeper.debts == {}
+        assert life.pool._parts.sweeper.debts == {}
         lost = far.rows("SELECT * FROM session WHERE close_reason = 'creation was not answered'")
         (made,) = [
             one
@@ -210,7 +210,7 @@ def test_two_survivors_do_not_both_take_what_a_dead_one_left():
         await first.kill()
         for _ in range(200):
             await asyncio.sleep(1)
-            assert len(second.pool._sweeper.debts) + len(third.pool._sweeper.debts) <= 1
+            assert len(second.pool._parts.sweeper.debts) + len(third.pool._parts.sweeper.debts) <= 1
         await settled(far, 600)
 
     story(telling)
@@ -365,7 +365,7 @@ def test_sessions_of_a_provider_that_is_no_longer_configured_stay_on_record(capl
         await asyncio.sleep(5)
         await first.kill()
         life = await far.live()
-        configured = life.pool._sweeper._providers
+        configured = life.pool._parts.sweeper._providers
         gone = configured.pop("far")
         with caplog.at_level(logging.WARNING):
             await asyncio.sleep(200)

@@ -20,7 +20,9 @@ from tabkeeper.pool.carrying import Carrying
 from tabkeeper.pool.checkup import Checkup
 from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.creation import Creation
+from tabkeeper.pool.failures import Failures
 from tabkeeper.pool.fleet import bound_platforms, shared_board
+from tabkeeper.pool.funds import Funds
 from tabkeeper.pool.handing import Handing
 from tabkeeper.pool.jobs import Jobs
 from tabkeeper.pool.keep import Keeper
@@ -112,19 +114,35 @@ class Parts:
             rng=self._rng,
             vault=self._vault,
         )
+        failures = Failures(
+            board=self.board,
+            sessions=self.sessions,
+            sweeper=self.sweeper,
+            counts=counts,
+            rng=self._rng,
+            refuse=self._refuse,
+        )
         self.creation = Creation(
             self._config,
             providers=self._providers,
             ledger=self._ledger,
             clock=self._clock,
-            rng=self._rng,
             board=self.board,
             sessions=self.sessions,
             vault=self._vault,
             sweeper=self.sweeper,
             counts=counts,
             proxied=self.proxied,
-            refuse=self._refuse,
+            funds=Funds(
+                self._config,
+                providers=self._providers,
+                ledger=self._ledger,
+                clock=self._clock,
+                board=self.board,
+                sessions=self.sessions,
+                failures=failures,
+            ),
+            failures=failures,
         )
         self.handing = Handing(
             providers=self._providers,

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -28,12 +28,9 @@ from tabkeeper.pool.explain import Explanation, explain_ended, explain_open
 from tabkeeper.pool.fleet import is_shared
 from tabkeeper.pool.lease import Lease, LeaseRequest
 from tabkeeper.pool.metrics import Metrics
-from tabkeeper.pool.model import (
-    Session,
-    State,
-)
 from tabkeeper.pool.parts import Parts
 from tabkeeper.pool.reconciling import Reconciled
+from tabkeeper.pool.shutdown import Shutdown, end_bounded, end_unopened
 from tabkeeper.pool.stats import JobStats, PoolStats
 from tabkeeper.pool.stocktaking import session_stats
 from tabkeeper.pool.waiting import WaitingStats, waiting
@@ -50,8 +47,6 @@ from tabkeeper.vault import Vault
 log = logging.getLogger(__name__)
 
 _PACKAGE = str(Path(__file__).parents[1])
-_BOUND = 5.0
-"""Seconds that leaving a shared board may take when the pool could not be opened."""
 _NO_TAGS: Mapping[str, str] = {}
 
 
@@ -154,6 +149,7 @@ class SessionPool:
             raise PoolClosedError("this pool was opened before; make a new one")
         self._opened = True
         since, channels = self._clock.now(), self._channels()
+        bound = self.config.pool.close_timeout.total_seconds()
         vault = Vault([key.get_secret_value() for key in self.config.security.keys])
         self._ledger = await Ledger.open(
             self.config,
@@ -178,32 +174,32 @@ class SessionPool:
                 since=since,
             )
             self._view, self._board, self._sessions = parts.view, parts.board, parts.sessions
-            self._leases, self._jobs, self._sweeper = parts.leases, parts.jobs, parts.sweeper
+            self._leases, self._jobs = parts.leases, parts.jobs
+            self._shutdown = Shutdown(
+                parts, providers=self._providers, ledger=self._ledger, clock=self._clock, bound=bound
+            )
             await parts.start()
-            await self._sweep_first()
+            await self._sweep_first(bound)
             if self._keeps_jobs:
                 self._jobs.start()
             self._ready = True
             await self._jobs.run("heartbeat")
         except BaseException:
             self._ready = False
-            if hasattr(self, "_parts"):
-                await self._end_bounded("the board", self._parts.board.aclose(), 2 * _BOUND)
-            await self._end_providers(self.config.pool.close_timeout.total_seconds())
-            await self._ledger.aclose()
+            await end_unopened(getattr(self, "_parts", None), self._providers, self._ledger, bound=bound)
             raise
         return self
 
-    async def _sweep_first(self) -> None:
+    async def _sweep_first(self, bound: float) -> None:
         """Take up what dead processes left; a provider that does not answer soon is no reason not to start."""
-        bound = self.config.pool.close_timeout.total_seconds()
+        sweeper = self._parts.sweeper
         try:
-            await self._sweeper.take_over()
+            await sweeper.take_over()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(bound):
-                    await self._sweeper.all_tried()
+                    await sweeper.all_tried()
         except BaseException:
-            await self._end_bounded("the sweeper", self._sweeper.aclose(), bound)
+            await end_bounded("the sweeper", sweeper.aclose(), bound)
             raise
 
     async def __aenter__(self) -> Self:
@@ -218,8 +214,7 @@ class SessionPool:
         """Give no more leases, refuse who waits, and return when running leases ended or `grace` is up."""
         self._check_open()
         seconds = parse_duration(self.config.pool.shutdown_grace if grace is None else grace).total_seconds()
-        self._start_draining()
-        await self._wait_for_leases(seconds)
+        await self._shutdown.drain(seconds)
 
     async def close(self, grace: timedelta | float | None = None) -> None:
         """End everything: waiters are told, leases get `grace` (default ``pool.shutdown_grace``), sessions close.
@@ -232,79 +227,8 @@ class SessionPool:
         if not self._ready:
             return
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close(seconds), name="tabkeeper close")
+            self._closing = asyncio.create_task(self._shutdown.close(seconds), name="tabkeeper close")
         await asyncio.shield(self._closing)
-
-    def _start_draining(self) -> None:
-        if self._board.draining:
-            return
-        self._board.drain()
-        for request in self._board.waiting():
-            self._leases.refuse(
-                request, PoolClosedError("the pool is shutting down and gives no more leases")
-            )
-        for session in self._board.mine():
-            if session.state in {State.IDLE, State.CREATING, State.UNHEALTHY} and not self._outlives(session):
-                self._board.end(session, "shutdown")
-
-    def _outlives(self, session: Session) -> bool:
-        """Whether other processes of a shared pool go on with a session when this one closes."""
-        return session.state is State.IDLE and session.lane.home is None and not self._board.alone
-
-    async def _wait_for_leases(self, seconds: float) -> None:
-        held = self._leases.held()
-        if held and seconds > 0:
-            log.warning(
-                "waiting up to %g s for %d leases to end: %s", seconds, len(held), "; ".join(held[:5])
-            )
-        try:
-            async with asyncio.timeout(seconds):
-                await self._leases.all_ended()
-        except TimeoutError:
-            held = self._leases.held()
-            log.warning("%d leases were not released and are ended: %s", len(held), "; ".join(held[:5]))
-
-    async def _close(self, grace: float) -> None:
-        bound = self.config.pool.close_timeout.total_seconds()
-        self._start_draining()
-        await self._wait_for_leases(grace)
-        await self._end_bounded("what was told to the board", self._board.settled(), bound)
-        for session in self._board.mine():
-            if not self._outlives(session):
-                self._board.end(session, "shutdown")
-        await self._end_bounded("what was told to the board", self._board.settled(), bound)
-        await self._let_tasks_end(bound)
-        self._sessions.stopping = True
-        for task in list(self._sessions.tasks):
-            task.cancel()
-        await self._let_tasks_end(bound)
-        await self._end_bounded("the board", self._board.aclose(), 2 * bound + _BOUND)
-        await self._let_tasks_end(bound)  # those of sessions that came to it while it left
-        self._jobs.stop()
-        await self._end_bounded("the sweeper", self._sweeper.aclose(), bound)
-        await self._end_bounded("what is noted of proxies", self._parts.proxied.save(), bound)
-        await self._end_bounded("Playwright", self._sessions.connections.aclose(), bound)
-        await self._end_providers(bound)
-        # The end itself may have raised alerts; what cannot be delivered now is delivered by the next start.
-        await self._end_bounded("the delivery of alerts", self._parts.dispatcher.run(), bound)
-        await self._ledger.aclose()
-
-    async def _end_providers(self, bound: float) -> None:
-        for name, provider in self._providers.items():
-            await self._end_bounded(f"provider {name!r}", provider.aclose(), bound)
-
-    async def _end_bounded(self, what: str, ending: Awaitable[object], bound: float) -> None:
-        """Await an end, but not for ever, and whatever it raises: the others must end, too."""
-        try:
-            async with asyncio.timeout(bound):
-                await ending
-        except Exception:
-            log.exception("%s did not stop cleanly", what)
-
-    async def _let_tasks_end(self, seconds: float) -> None:
-        until = self._clock.monotonic() + seconds
-        while self._sessions.tasks and (left := until - self._clock.monotonic()) > 0:
-            await asyncio.wait(list(self._sessions.tasks), timeout=left)
 
     def _check_opened(self) -> None:
         if not self._ready:
