@@ -24,8 +24,9 @@ from tabkeeper.config import parse_config
 from tabkeeper.ledger.engines import read_engine
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.pool.model import State
-from tabkeeper.pool.replica import Replica, entry_from
-from tabkeeper.pool.snapshot import load
+from tabkeeper.pool.shared.entries import entry_from
+from tabkeeper.pool.shared.replica import Replica
+from tabkeeper.pool.shared.snapshot import load
 from tabkeeper.providers.emulator import KINDS, Limits
 from tabkeeper.providers.emulator.server import serving
 

@@ -117,10 +117,8 @@ async def fleet(url: str, size: int, **settings: Any) -> AsyncIterator[Fleet]:
 async def die(pool: SessionPool) -> None:
     """End a pool's part in the board as a kill would: without a word."""
     board: Any = pool._board
-    for task in board._tasks:
-        task.cancel()
-    await asyncio.wait(board._tasks)
-    board._tasks.clear()
+    await board._loop.aclose()
+    board._loop.tasks.clear()
     board.stop()
 
 

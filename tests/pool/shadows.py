@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tabkeeper.clock import VirtualClock
-from tabkeeper.pool import snapshot
 from tabkeeper.pool.board import MemoryBoard
 from tabkeeper.pool.model import Action, Request, Rules
-from tabkeeper.pool.replica import Entry, Replica, _said
-from tabkeeper.pool.teller import Teller
+from tabkeeper.pool.shared import snapshot
+from tabkeeper.pool.shared.entries import Entry
+from tabkeeper.pool.shared.replica import Replica, said
+from tabkeeper.pool.shared.teller import Teller
 from tabkeeper.pool.view import View
 
 from .builders import a_view
@@ -47,7 +48,7 @@ class Copy(Replica):
 class _Words(Teller):
     def __init__(self, view: View, clock: VirtualClock, hear: Callable[[list[Any]], None]) -> None:
         super().__init__(view, clock, "s")
-        self.home = HOME
+        self.replica.home = HOME
         self._hear = hear
 
     def _tell(self, *event: Any) -> None:
@@ -63,7 +64,7 @@ class ShadowedBoard(MemoryBoard):
         self.done: list[str] = []
 
         def note(actions: list[Action]) -> None:
-            self.done += map(_said, actions)
+            self.done += map(said, actions)
             carry_out(actions)
 
         super().__init__(view, clock, note)
@@ -98,7 +99,7 @@ class ShadowedBoard(MemoryBoard):
             return
         for copy in self.copies:
             copy.told(self._clock.monotonic())
-            theirs = [_said(action) for action in copy.decide()]
+            theirs = [said(action) for action in copy.decide()]
             assert theirs == mine, f"a copy decides {theirs}, the board {mine}"
             assert len(copy.view.requests) == len(self.view.requests)
         assert self.copies[0].sum == self.copies[1].sum

@@ -130,7 +130,7 @@ async def test_the_last_alive_leaves_nothing_to_the_dead(postgres_url: str) -> N
         ended = await asyncio.create_subprocess_exec("true")
         await ended.wait()
         one._board.replica.members[two._board.home].pid = ended.pid
-        one._board._beat_at = one._board._fleet.raw() + 600
+        one._board._membership.beat_at = one._board._clock.raw() + 600
         assert not one._board.alone
         await one.close()
         assert f.account.open == []

@@ -1,7 +1,7 @@
 """Where events meet the plan: each event changes the view and books one planning step on the loop.
 
 `MemoryBoard` serves one process. Its methods are synchronous and decide nothing; a burst of events costs one step.
-The pool hands in what is to be done with the actions of a step. The board of many processes is in `postgres`.
+The pool hands in what is to be done with the actions of a step. The board of many processes is in `shared`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ class Board(Protocol):
     """
 
     view: View
-    home: int
-    """Which process of a shared board this is; 0 on a board of one process."""
+
+    @property
+    def home(self) -> int:
+        """Which process of a shared board this is; 0 on a board of one process."""
 
     @property
     def leads(self) -> bool:

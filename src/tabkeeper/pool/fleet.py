@@ -19,8 +19,8 @@ from tabkeeper.ledger.processes import this_process
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import Rules
+from tabkeeper.pool.shared.teller import Hooks
 from tabkeeper.pool.sweeper import label_prefix
-from tabkeeper.pool.teller import Hooks
 from tabkeeper.pool.view import View
 from tabkeeper.providers.base import Provider, Shareable
 from tabkeeper.vault import Vault
@@ -37,7 +37,13 @@ _DECIDES = (
         "pool/gaps.py",
         "pool/ahead.py",
     ),
-    *("pool/meter.py", "pool/referee.py", "pool/replica.py", "pool/snapshot.py"),
+    *(
+        "pool/meter.py",
+        "pool/referee.py",
+        "pool/shared/entries.py",
+        "pool/shared/replica.py",
+        "pool/shared/snapshot.py",
+    ),
     *("providers/breaker.py", "providers/route.py"),
 )
 """The files that decide: two processes in which one of them differs may come to different decisions."""
@@ -110,7 +116,7 @@ def shared_board(
     """
     # The driver is an extra, and only who shares a pool needs it here.
     from tabkeeper.ledger.boardlog import BoardLog
-    from tabkeeper.pool.postgres import PostgresBoard
+    from tabkeeper.pool.shared.board import PostgresBoard
 
     return PostgresBoard(
         view,

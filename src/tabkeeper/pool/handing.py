@@ -17,8 +17,8 @@ from tabkeeper.pool.board import Board
 from tabkeeper.pool.debts import Debt
 from tabkeeper.pool.model import Session, State
 from tabkeeper.pool.sessions import Running, Sessions
+from tabkeeper.pool.shared.teller import Hooks
 from tabkeeper.pool.sweeper import Sweeper
-from tabkeeper.pool.teller import Hooks
 from tabkeeper.providers.base import Provider, RemoteSession, Shareable
 from tabkeeper.vault import Vault
 

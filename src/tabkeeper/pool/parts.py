@@ -35,10 +35,10 @@ from tabkeeper.pool.reconciling import Reconciler
 from tabkeeper.pool.routing import Router
 from tabkeeper.pool.rules import meters_from, rules_from
 from tabkeeper.pool.sessions import Sessions
+from tabkeeper.pool.shared.teller import Hooks
 from tabkeeper.pool.stats import PoolStats
 from tabkeeper.pool.stocktaking import take_stats
 from tabkeeper.pool.sweeper import Sweeper, label_prefix
-from tabkeeper.pool.teller import Hooks
 from tabkeeper.pool.view import View
 from tabkeeper.pool.watch import Watch
 from tabkeeper.profiles.store import ProfileStore

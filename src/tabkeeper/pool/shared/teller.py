@@ -11,7 +11,8 @@ from typing import Any
 from tabkeeper.clock import Clock, Instant
 from tabkeeper.pool.model import ENDING, Action, Request, Session, State
 from tabkeeper.pool.referee import Effect, Hope
-from tabkeeper.pool.replica import Replica
+from tabkeeper.pool.shared.entries import setback_to
+from tabkeeper.pool.shared.replica import Replica
 from tabkeeper.pool.view import View
 from tabkeeper.providers.breaker import Setback
 
@@ -41,7 +42,6 @@ class Teller(ABC):
 
     def __init__(self, view: View, clock: Clock, prefix: str) -> None:
         self.view = view
-        self.home = 0
         self.replica = Replica(view, prefix)
         self._clock = clock
         self._tickets = count(1)
@@ -50,6 +50,11 @@ class Teller(ABC):
     @abstractmethod
     def _tell(self, *event: Any) -> None:
         """Write an event to the log, after those told before."""
+
+    @property
+    def home(self) -> int:
+        """See `Board.home`."""
+        return self.replica.home
 
     def next_id(self) -> int:
         """Return the number of a new request: different in all processes, growing in each."""
@@ -103,10 +108,8 @@ class Teller(ABC):
         then: Callable[[Request], None] | None = None,
     ) -> None:
         """See `Board.failed`."""
-        facts = None
-        if setback is not None:
-            facts = [setback.kind, setback.base, setback.longest, setback.retry_after, setback.jitter]
-        self._tell("failed", session.id, _creation(session), blame, facts, counts, hope, self._ticket(then))
+        facts = [blame, setback_to(setback), counts, hope, self._ticket(then)]
+        self._tell("failed", session.id, _creation(session), *facts)
 
     def denied(
         self,

@@ -17,7 +17,7 @@ from tabkeeper.pool.lanes import LaneView, ProviderView
 from tabkeeper.pool.meter import Meter
 from tabkeeper.pool.model import Ahead, Lane, PlatformRules, Request, Rules, Session, State, Verdict
 from tabkeeper.pool.queue import Turns, WaitQueue, _Step
-from tabkeeper.pool.replica import Member, Replica
+from tabkeeper.pool.shared.replica import Member, Replica
 from tabkeeper.pool.view import View
 from tabkeeper.providers.breaker import Breaker, Ceiling, Gate, Pace
 from tabkeeper.providers.route import Ladder

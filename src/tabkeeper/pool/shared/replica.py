@@ -8,9 +8,8 @@ caller's business.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -35,31 +34,11 @@ from tabkeeper.pool.model import (
 )
 from tabkeeper.pool.plan import begin_check, end_session, plan
 from tabkeeper.pool.referee import Referee
+from tabkeeper.pool.shared.entries import ANSWERED, OF_CREATIONS, OF_SESSIONS, Entry, Event, setback_from
 from tabkeeper.pool.view import View
-from tabkeeper.providers.breaker import Setback
 
 SUMS_KEPT = 1024
 """Entries whose checksum a copy still knows, to compare it with what others say."""
-
-Event = list[Any]
-"""Its kind, and what is to be known of it, plain enough for JSON."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One line of the log: what a process told at an instant of the database's."""
-
-    seq: int
-    at: Instant
-    home: int
-    """Who told it; 0 before it has joined."""
-    nonce: str
-    """Different for each entry: told twice, it is known, and ids are made of it."""
-    events: list[Event]
-    seen_seq: int = 0
-    """The teller's copy was here, ..."""
-    seen_sum: int = 0
-    """... and had come to this."""
 
 
 @dataclass(slots=True)
@@ -121,16 +100,13 @@ class Replica(Referee):
         """What this process wants to be called back for, by the number it gave."""
         self.moved: list[Moved] = []
         """By the last entry."""
-        self._me = 0
+        self.home = 0
+        """Which process this copy is of; 0 before it has joined."""
 
     @property
     def at(self) -> Instant:
         """The instant of the last entry."""
         return self._time.at
-
-    def belong(self, home: int) -> None:
-        """Say which process this copy is of: whose callbacks it calls."""
-        self._me = home
 
     def _new_id(self) -> str:
         self._made += 1
@@ -167,8 +143,8 @@ class Replica(Referee):
             if isinstance(action, Grant) and action.session.home != action.request.home:
                 self.moved.append(Moved(action.session, action.session.home, action.request.home))
                 action.session.home = action.request.home
-        said = "|".join(map(_said, actions))
-        self.sum = crc32(f"{said}#{len(self.view.sessions)}/{len(self.view.requests)}".encode(), self.sum)
+        words = "|".join(map(said, actions))
+        self.sum = crc32(f"{words}#{len(self.view.sessions)}/{len(self.view.requests)}".encode(), self.sum)
         return actions
 
     def found(self, seq: int) -> None:
@@ -202,11 +178,11 @@ class Replica(Referee):
             return
         if home not in self.members:
             return  # it was taken for dead; it has to join anew
-        session = self.view.sessions.get(facts[0]) if kind in _OF_SESSIONS else None
-        if session is None and kind in _OF_CREATIONS:
+        session = self.view.sessions.get(facts[0]) if kind in OF_SESSIONS else None
+        if session is None and kind in OF_CREATIONS:
             session = self._gone(home, *facts[:2])
-        if kind in _OF_SESSIONS and (session is None or (session.home != home and kind != "end")):
-            if kind in _ANSWERED:
+        if kind in OF_SESSIONS and (session is None or (session.home != home and kind != "end")):
+            if kind in ANSWERED:
                 self._answer(entry, facts[-1])
             return  # it is not, or no longer, the teller's
         match kind:
@@ -233,7 +209,7 @@ class Replica(Referee):
                 self.money_freed()
             case _:
                 assert session is not None, event
-                self._of_session(entry, kind, session, facts[2 if kind in _OF_CREATIONS else 1 :])
+                self._of_session(entry, kind, session, facts[2 if kind in OF_CREATIONS else 1 :])
 
     def _gone(self, home: int, session_id: str, creation: list[Any]) -> Session | None:
         """A session that has left the board; how its creation went still tells something of its provider."""
@@ -256,7 +232,7 @@ class Replica(Referee):
                 self.failed(
                     session,
                     blame=blame,
-                    setback=None if setback is None else _setback(setback),
+                    setback=setback_from(setback),
                     counts=counts,
                     hope=hope,
                     then=self._answer(entry, number),
@@ -295,7 +271,7 @@ class Replica(Referee):
                 raise ValueError(f"the board's log holds an event that this version does not know: {kind!r}")
 
     def _answer(self, entry: Entry, number: int) -> Callable[[Request], None] | None:
-        return self.answers.pop(number, None) if entry.home == self._me else None
+        return self.answers.pop(number, None) if entry.home == self.home else None
 
     def _asked(self, home: int, facts: list[Any]) -> None:
         number, lane, tenant, priority, waited, patience, seconds, wants, failures = facts
@@ -303,7 +279,7 @@ class Replica(Referee):
         if key.platform not in self.view.rules.platforms or self.members[home].leaving:
             return
         at = self._time.at
-        request = self.here.get(number) if home == self._me else None
+        request = self.here.get(number) if home == self.home else None
         if request is None:
             request = Request(number, key, tenant, priority, at, at, seconds)
         request.arrived_at, request.deadline = at - waited, at + patience
@@ -354,33 +330,7 @@ class Replica(Referee):
                 begin_check(self.view, session, at, self._actions)
 
 
-_OF_SESSIONS = frozenset(
-    {
-        "held",
-        "ready",
-        "failed",
-        "denied",
-        "late",
-        "shorten",
-        "share",
-        "released",
-        "doubt",
-        "checked",
-        "lost",
-        "end",
-        "closed",
-    }
-)
-_OF_CREATIONS = frozenset({"held", "ready", "failed", "denied"})
-_ANSWERED = frozenset({"failed", "denied", "late"})
-
-
-def _setback(facts: Collection[Any]) -> Setback:
-    kind, base, longest, retry_after, jitter = facts
-    return Setback(kind=kind, base=base, longest=longest, retry_after=retry_after, jitter=jitter)
-
-
-def _said(action: Action) -> str:
+def said(action: Action) -> str:
     """An action in a few letters: what copies must agree on."""
     match action:
         case Grant(request, session, use):
@@ -410,21 +360,3 @@ def whose(action: Action) -> int:
             return session.home
         case Reclaim(session, _) | ReportLeak(session, _):
             return session.home
-
-
-def to_text(events: list[Event]) -> str:
-    """Write events down."""
-    return json.dumps(events, separators=(",", ":"))
-
-
-def entry_from(row: Mapping[str, Any]) -> Entry:
-    """Read a line of the log."""
-    return Entry(
-        seq=row["seq"],
-        at=row["at"] / 1_000_000,
-        home=row["home"],
-        nonce=row["nonce"],
-        events=json.loads(row["events"]),
-        seen_seq=row["seen_seq"],
-        seen_sum=row["seen_sum"],
-    )
