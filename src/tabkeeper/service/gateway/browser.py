@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
 from tabkeeper.providers.discovery import NoBrowserError, websocket_of
+from tabkeeper.service.gateway.wire import BrowserWire
 
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 _QUEUED = 4
@@ -37,6 +38,21 @@ async def dial(url: str, *, seconds: float = 30.0) -> ClientConnection:
     Raises:
         BrowserGoneError: it cannot be reached.
     """
+    return await _dial(url, ClientConnection, seconds)
+
+
+async def dial_wire(url: str) -> BrowserWire:
+    """Connect to a browser whose messages are to be passed on as they come.
+
+    Raises:
+        BrowserGoneError: it cannot be reached.
+    """
+    connection = await _dial(url, BrowserWire, 30.0)
+    assert isinstance(connection, BrowserWire)
+    return connection
+
+
+async def _dial(url: str, kind: type[ClientConnection], seconds: float) -> ClientConnection:
     try:
         url = await websocket_of(url, seconds=seconds)
         near = urlsplit(url).hostname in _LOCAL
@@ -48,6 +64,7 @@ async def dial(url: str, *, seconds: float = 30.0) -> ClientConnection:
             open_timeout=seconds,
             close_timeout=2,
             logger=_quiet,
+            create_connection=kind,
             # A browser on this machine cannot vanish silently: its kernel closes the socket.
             ping_interval=None if near else 20,
             proxy=None if near else True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,7 +19,7 @@ from tabkeeper.service.desk import Ticket
 from tabkeeper.service.gateway.browser import BrowserGoneError
 from tabkeeper.service.gateway.relay import Ending, Relay
 from tabkeeper.service.gateway.seat import Seat
-from tabkeeper.service.gateway.server import ABORT
+from tabkeeper.service.gateway.server import CLIENT, GatewayProtocol
 from tabkeeper.service.gateway.talk import Talk
 from tabkeeper.service.gateway.wish import order_of, read_query
 from tabkeeper.service.guard import refuse
@@ -85,9 +85,10 @@ class Gateway:
             await send({"type": "websocket.accept", "headers": [(b"tabkeeper-lease", ticket.token.encode())]})
             talk = Talk(seat.custody, seat.passage.meter.heard, lambda: self._about(ticket, seat))
             stall = self._config.gateway.stall.total_seconds()
-            ending = await Relay(receive, send, browser, talk, stall=stall).run(ticket.over)
+            client: GatewayProtocol = scope["state"][CLIENT]
+            ending = await Relay(client, browser, talk, stall=stall).run(receive, ticket.over)
             await stack.aclose()
-            await self._part(ticket, ending, send, scope)
+            await self._part(ticket, ending, send, client)
 
     # ── coming ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,7 +173,7 @@ class Gateway:
 
     # ── going ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _part(self, ticket: Ticket, ending: Ending, send: Send, scope: Scope) -> None:
+    async def _part(self, ticket: Ticket, ending: Ending, send: Send, client: GatewayProtocol) -> None:
         desk = self._rooms.desk
         match ending.by:
             case "client":
@@ -191,9 +192,7 @@ class Gateway:
                 await _close(send, *self._why_over(ticket))
             case "stall":
                 log.warning("lease %s: %s and was disconnected", ticket.id, ending.reason)
-                abort: Callable[[], None] | None = scope.get("state", {}).get(ABORT)
-                if abort is not None:
-                    abort()
+                client.drop()
             case "silence":
                 log.info("lease %s: %s; it may come back", ticket.id, ending.reason)
 

@@ -1,6 +1,7 @@
 """Carries a CDP conversation between a client and its browser until one of them, or the lease, is over.
 
-Each direction holds one message at a time: whoever reads slowly slows down whoever writes, and nothing piles up here.
+A message is carried on in the moment in which it arrives. Whoever reads slowly slows down whoever writes: as soon as
+one end takes nothing more the other is not read, so nothing piles up here.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
-from starlette.types import Message, Receive, Send
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
+from starlette.types import Message, Receive
 
+from tabkeeper.service.gateway.server import GatewayProtocol
 from tabkeeper.service.gateway.talk import Step, Talk
+from tabkeeper.service.gateway.wire import BrowserWire, GoneError
 
 EndedBy = Literal["client", "silence", "release", "binary", "stall", "browser", "lease"]
 """client: said goodbye; silence: vanished; release: gave its lease back; binary: spoke no CDP; stall: stopped reading;
@@ -34,83 +35,115 @@ class Relay:
     """One conversation.
 
     Args:
-        receive, send: to the client; its WebSocket is accepted.
+        client: its WebSocket, which is accepted.
         browser: the connection to the browser.
         talk: reads what is said.
         stall: seconds after which a client that reads nothing is given up.
     """
 
-    def __init__(
-        self, receive: Receive, send: Send, browser: ClientConnection, talk: Talk, *, stall: float
-    ) -> None:
-        self._receive = receive
-        self._send = send
+    def __init__(self, client: GatewayProtocol, browser: BrowserWire, talk: Talk, *, stall: float) -> None:
+        self._client = client
         self._browser = browser
         self._talk = talk
         self._stall = stall
-        self._sending = asyncio.Lock()
+        self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._client_full: asyncio.TimerHandle | None = None
+        self._browser_full = False
 
-    async def run(self, over: asyncio.Event) -> Ending:
-        """Carry until somebody ends it; `over` says that the lease is."""
-        work = {
-            asyncio.create_task(self._inwards(), name="tabkeeper gateway inwards"),
-            asyncio.create_task(self._outwards(), name="tabkeeper gateway outwards"),
+    async def run(self, receive: Receive, over: asyncio.Event) -> Ending:
+        """Carry until somebody ends it.
+
+        Args:
+            receive: tells how the client left.
+            over: says that the lease is.
+        """
+        waits = {
+            asyncio.create_task(_parting(receive), name="tabkeeper gateway parting"),
             asyncio.create_task(_wait(over), name="tabkeeper gateway lease"),
         }
+        self._client.hear(self._said, full=self._client_is_full, room=self._client_has_room)
+        self._browser.hear(
+            self._heard, full=self._browser_is_full, room=self._browser_has_room, gone=self._browser_gone
+        )
         try:
-            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            return min((task.result() for task in done), key=lambda one: one.by != "lease")
+            done, _ = await asyncio.wait({self._ended, *waits}, return_when=asyncio.FIRST_COMPLETED)
+            return min((one.result() for one in done), key=lambda one: one.by != "lease")
         finally:
-            for task in work:
+            self._let_go()
+            for task in waits:
                 task.cancel()
-            await asyncio.wait(work)
+            await asyncio.wait(waits)
 
-    async def _inwards(self) -> Ending:
-        while True:
-            message = await self._receive()
-            if message["type"] == "websocket.disconnect":
-                return _parting(message)
-            text = message.get("text")
-            if text is None:
-                return Ending(by="binary", success=False, reason="it sent a binary frame")
-            step = self._talk.said(text)
-            try:
-                for command in step.to_browser:
-                    await self._browser.send(command)
-            except ConnectionClosed:
-                return Ending(by="browser")
-            if step.to_client is not None and await self._tell(step.to_client) == "stalled":
-                return _STALLED
-            if step.ends:
-                return _released(step)
+    def _let_go(self) -> None:
+        """Drop what is said from now on; both ends are read, so that they can be closed."""
+        self._ended.cancel()
+        if self._client_full is not None:
+            self._client_full.cancel()
+        self._client.hear(lambda _: None)
+        self._browser.hear(lambda _: None)
 
-    async def _outwards(self) -> Ending:
-        heard = self._talk.heard
-        while True:
-            try:
-                message = await self._browser.recv(decode=False)
-                passes, command = heard(message)
-                if command is not None:
-                    await self._browser.send(command)
-            except ConnectionClosed:
-                return Ending(by="browser")
-            if not passes:
-                continue
-            told = await self._tell(message.decode("utf-8", "replace"))
-            if told == "stalled":
-                return _STALLED
-            if told == "gone":
-                await asyncio.Event().wait()  # the other direction hears how it left
+    def _end(self, ending: Ending) -> None:
+        if not self._ended.done():
+            self._ended.set_result(ending)
 
-    async def _tell(self, text: str) -> Literal["told", "stalled", "gone"]:
+    # ── what is said ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _said(self, text: str | None) -> None:
+        if self._ended.done():
+            return
+        if text is None:
+            self._end(Ending(by="binary", success=False, reason="it sent a binary frame"))
+            return
+        step = self._talk.said(text)
+        for command in step.to_browser:
+            self._tell_browser(command)
+        if step.to_client is not None:
+            self._client.say(step.to_client.encode())
+        if step.ends:
+            self._end(_released(step))
+
+    def _heard(self, message: bytes | bytearray) -> None:
+        if self._ended.done():
+            return
+        passes, command = self._talk.heard(message)
+        if command is not None:
+            self._tell_browser(command)
+        if passes:
+            self._client.say(message)
+
+    def _tell_browser(self, command: str) -> None:
         try:
-            async with asyncio.timeout(self._stall), self._sending:
-                await self._send({"type": "websocket.send", "text": text})
-        except TimeoutError:
-            return "stalled"
-        except (OSError, RuntimeError):
-            return "gone"
-        return "told"
+            self._browser.say(command)
+        except GoneError:
+            self._browser_gone()
+
+    def _browser_gone(self) -> None:
+        self._end(Ending(by="browser"))
+
+    # ── who reads slowly ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _client_is_full(self) -> None:
+        # Nor is it asked for more: we answer some commands, and pings, ourselves.
+        self._browser.hold()
+        self._client.hold()
+        self._client_full = asyncio.get_running_loop().call_later(self._stall, self._end, _STALLED)
+
+    def _client_has_room(self) -> None:
+        if self._client_full is not None:
+            self._client_full.cancel()
+            self._client_full = None
+        self._browser.go_on()
+        if not self._browser_full:
+            self._client.go_on()
+
+    def _browser_is_full(self) -> None:
+        self._browser_full = True
+        self._client.hold()
+
+    def _browser_has_room(self) -> None:
+        self._browser_full = False
+        if self._client_full is None:
+            self._client.go_on()
 
 
 _STALLED = Ending(by="stall", success=False, reason="the client stopped reading")
@@ -121,7 +154,13 @@ async def _wait(over: asyncio.Event) -> Ending:
     return Ending(by="lease")
 
 
-def _parting(message: Message) -> Ending:
+async def _parting(receive: Receive) -> Ending:
+    while (message := await receive())["type"] != "websocket.disconnect":
+        pass
+    return _farewell(message)
+
+
+def _farewell(message: Message) -> Ending:
     """Tell a goodbye from a broken connection: servers name no reason for what was not said."""
     if message.get("reason") is not None and message.get("code") in _GOODBYES:
         return Ending(by="client")

@@ -11,8 +11,9 @@ from websockets.asyncio.client import ClientConnection
 
 from tabkeeper.pool.lease import Lease
 from tabkeeper.pool.passage import Passage
-from tabkeeper.service.gateway.browser import BrowserGoneError, Inventory, dial, sweep, talking_to
+from tabkeeper.service.gateway.browser import BrowserGoneError, Inventory, dial, dial_wire, sweep, talking_to
 from tabkeeper.service.gateway.custody import Custody
+from tabkeeper.service.gateway.wire import BrowserWire
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,13 @@ class Seat:
             self._holding_on = connection
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[ClientConnection]:
+    async def connection(self) -> AsyncIterator[BrowserWire]:
         """Connect one more client to the browser.
 
         Raises:
             BrowserGoneError: it cannot be reached.
         """
-        connection = await dial(self.passage.connect_url)
+        connection = await dial_wire(self.passage.connect_url)
         self._connections += 1
         self._empty.clear()
         try:

@@ -2,42 +2,130 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.http11 import Request
 
 from tabkeeper.config import GatewaySettings
 
-ABORT = "tabkeeper.abort"
-"""Under this name in a scope's state: drops the connection at once, whatever still waits to be sent."""
+CLIENT = "tabkeeper.client"
+"""Under this name in a scope's state: the connection itself."""
 
 
 _quiet = logging.getLogger(f"{__name__}.connections")
 _quiet.setLevel(logging.WARNING)  # what it says below that quotes addresses, with the tokens in them
 
 
+def _nothing() -> None:
+    pass
+
+
+class _Heard(asyncio.Queue[ASGIReceiveEvent]):
+    """Where the library puts what a client says, once it is to be heard without being awaited."""
+
+    def __init__(self, heard: Callable[[str | None], None]) -> None:
+        super().__init__()
+        self.heard = heard
+
+    def put_nowait(self, item: ASGIReceiveEvent) -> None:
+        if item["type"] == "websocket.receive":
+            self.heard(item.get("text"))
+        else:
+            super().put_nowait(item)
+
+
 class GatewayProtocol(WebSocketsSansIOProtocol):
-    """Closing politely waits until the client has read everything, so one that reads nothing would stay for ever."""
+    """A client's connection, which may be heard and spoken to directly, past ASGI, and can be dropped.
+
+    Closing politely waits until the client has read everything, so one that reads nothing would stay for ever.
+    """
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.logger = self.conn.logger = _quiet
         self.conn.debug = False
+        self._full = self._room = _nothing
 
     def handle_connect(self, event: Request) -> None:
         """Begin a connection."""
         super().handle_connect(event)
         if self.response.status_code == 101:  # else there is no scope
-            self.scope["state"][ABORT] = self.transport.abort
+            self.scope["state"][CLIENT] = self
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send for the application."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # a refusal is an answer, too: else it is logged as a fault
+
+    # ── past ASGI, once it is accepted ─────────────────────────────────────────────────────────────────────────────
+
+    def hear(
+        self,
+        heard: Callable[[str | None], None],
+        *,
+        full: Callable[[], None] = _nothing,
+        room: Callable[[], None] = _nothing,
+    ) -> None:
+        """Listen from now on; how the client leaves is still told by ASGI's `receive`.
+
+        Args:
+            heard: told of each message, None for one that is not text.
+            full: told that the client does not take what is sent to it.
+            room: told that it does again.
+        """
+        self._full, self._room = full, room
+        if isinstance(self.queue, _Heard):
+            self.queue.heard = heard
+        else:
+            early, self.queue = self.queue, _Heard(heard)
+            while not early.empty():
+                self.queue.put_nowait(early.get_nowait())
+        # The library would stop reading after each message, until it is fetched: it is told that it did.
+        self.read_paused = True
+        self.go_on()
+        if not self.writable.is_set():
+            full()
+
+    def say(self, message: bytes | bytearray) -> None:
+        """Send text; what cannot be sent yet waits, and `full` is told. A client that is leaving hears nothing more."""
+        if self.close_sent or self.disconnected:
+            return
+        try:
+            self.conn.send_text(message)
+        except InvalidState:
+            return
+        self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def hold(self) -> None:
+        """Read nothing more, until `go_on`."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def drop(self) -> None:
+        """End the connection at once, whatever still waits to be sent."""
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Hear from the transport that the client reads too slowly."""
+        super().pause_writing()
+        self._full()
+
+    def resume_writing(self) -> None:
+        """Hear from the transport that the client caught up."""
+        super().resume_writing()
+        self._room()
 
 
 def uvicorn_options(settings: GatewaySettings) -> dict[str, Any]:

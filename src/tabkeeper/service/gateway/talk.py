@@ -156,7 +156,7 @@ class Talk:
 
     # ── from the browser ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def heard(self, message: bytes) -> tuple[bool, str | None]:
+    def heard(self, message: bytes | bytearray) -> tuple[bool, str | None]:
         """Read what the browser says: whether it is for the client, and a command of ours that follows from it."""
         self._custody.received += len(message)
         if len(message) > _SMALL:
