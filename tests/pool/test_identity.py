@@ -21,8 +21,9 @@ def created(w) -> int:
     return sum(verb == "create" for _, verb, _ in w.provider.calls)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("platforms", [EXCLUSIVE, SHARED], ids=["exclusive", "shared"])
-def test_ten_parallel_requests_of_one_identity_make_one_creation(platforms):
+def test_ten_parallel_requests_of_one_identity_make_one_creation(platforms, record_property):
     async def story(clock):
         async with world(clock, platforms=platforms, max_sessions=10) as w:
             together = peak = 0
@@ -44,6 +45,8 @@ def test_ten_parallel_requests_of_one_identity_make_one_creation(platforms):
             assert w.pool.stats().leases == 10
             assert w.pool.stats().reused == 9
             assert await w.violations() == []
+            record_property("parallel requests", 10)
+            record_property("creations", created(w))
 
     run_virtual(story)
 
@@ -55,6 +58,37 @@ def test_control_without_an_identity_the_same_requests_make_ten_creations():
             assert created(w) == 10
             for lease in leases:
                 await lease.release()
+
+    run_virtual(story)
+
+
+def ended(w) -> list[str]:
+    with w.pool._ledger.reader.connect() as connection:
+        found = connection.execute(text("SELECT close_reason FROM session WHERE close_reason IS NOT NULL"))
+        return [reason for (reason,) in found]
+
+
+@pytest.mark.proof
+def test_eleven_users_at_a_cap_of_ten_make_one_eviction(record_property):
+    async def story(clock):
+        async with world(
+            clock, latency=(1, 9), close_latency=(1, 3), max_sessions=10, session_ttl="1h", idle_timeout="1h"
+        ) as w:
+            most = 0
+
+            async def visit(user):
+                nonlocal most
+                async with w.pool.get_session("web", identity=f"{user}@example.com", timeout=90):
+                    most = max(most, w.pool.stats().sessions)
+                    await asyncio.sleep(30)
+
+            await asyncio.gather(*(visit(user) for user in range(11)))
+            await w.pool._ledger.flush()
+            assert (created(w), ended(w)) == (11, ["evicted"])
+            assert most == 10
+            record_property("users", 11)
+            record_property("sessions at most", most)
+            record_property("evictions", 1)
 
     run_virtual(story)
 
