@@ -1,9 +1,11 @@
 """Draws what each rule costs beside the best possible, for the page: ``python -m benchmarks.policy.plot``.
 
-It draws the figures in `benchmarks/results/policy.json`, and measures nothing.
+It draws the figures in `benchmarks/results/policy.json`, and measures nothing. With ``--check`` it writes nothing; the
+exit code says whether the picture is of these figures.
 """
 
 import json
+import sys
 from pathlib import Path
 
 from benchmarks.common import RESULTS
@@ -38,8 +40,8 @@ def panel(title: str, ratios: dict[str, float], best: str, top: int) -> list[str
     return drawn
 
 
-def main() -> None:
-    """Write the picture."""
+def picture() -> str:
+    """Return the picture of the figures on record."""
     cards = json.loads((RESULTS / "policy.json").read_text(encoding="utf-8"))["figures"][TRACE]["cards"]
     drawn: list[str] = []
     top = 4
@@ -47,14 +49,27 @@ def main() -> None:
         ratios = {rule: row["ratio"] for rule, row in cards[card]["rules"].items()}
         drawn += panel(f"Cost / best possible: {title}", ratios, f"{cards[card]['best']['kind']} = 1", top)
         top += TOP + ROW * len(ratios) + 30
-    PICTURE.write_text(
+    return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 {top}" font-family="sans-serif" font-size="12" '
         f'fill="#334155">\n<rect width="560" height="{top}" fill="#ffffff"/>\n'
         + "\n".join(drawn)
-        + "\n</svg>\n",
-        encoding="utf-8",
+        + "\n</svg>\n"
     )
 
 
+def main(arguments: list[str]) -> int:
+    """Write the picture, or compare it; 1 if it shows other figures."""
+    drawn = picture()
+    if "--check" not in arguments:
+        PICTURE.write_text(drawn, encoding="utf-8")
+    elif PICTURE.read_text(encoding="utf-8") != drawn:
+        print(
+            f"{PICTURE.name} is not of the figures on record: run python -m benchmarks.policy.plot",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))
