@@ -2,9 +2,9 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 
 import pytest
-from fastapi import FastAPI
 
 from tabkeeper.config import ServiceSettings, parse_config
 from tabkeeper.errors import ConfigError
@@ -127,10 +127,16 @@ def test_mistakes_are_answered_in_one_form_and_never_repeat_what_was_sent():
 
 
 def test_a_service_does_not_start_without_a_token_unless_told_to():
-    pool = SessionPool(parse_config({"ledger": {"url": "sqlite://"}}))
-    with pytest.raises(ConfigError, match="tokens new"):
-        create_app(pool)
-    assert isinstance(create_app(pool, open_=True), FastAPI)
+    async def story(_):
+        for open_ in (True, False):
+            pool = SessionPool(parse_config({"ledger": {"url": "sqlite://"}}))
+            app = create_app(pool, open_=open_)
+            with nullcontext() if open_ else pytest.raises(ConfigError, match="tokens create"):
+                async with app.router.lifespan_context(app):
+                    assert open_
+            assert not pool.is_open
+
+    run_virtual(story)
 
 
 def test_tokens_are_long_and_only_their_hashes_are_kept():

@@ -15,7 +15,6 @@ import pytest
 from tabkeeper.cli.app import run
 from tabkeeper.demo.run import Options, configure
 from tabkeeper.demo.serve import serve as serve_demo
-from tabkeeper.service.tokens import hash_token
 
 
 def test_a_service_starts_answers_and_gives_everything_back_when_it_is_told_to_end(tmp_path):
@@ -49,26 +48,11 @@ def test_a_service_starts_answers_and_gives_everything_back_when_it_is_told_to_e
 def test_what_keeps_a_service_from_starting_is_said_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["serve"]) == 2
-    assert "tabkeeper tokens new" in capsys.readouterr().err
+    assert "tabkeeper tokens create" in capsys.readouterr().err
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run(["serve", "--open", "--port", str(port)]) == 2
     assert f"127.0.0.1:{port} cannot be listened on" in capsys.readouterr().err
-
-
-def test_a_token_is_shown_once_and_its_section_lets_it_in(tmp_path, capsys):
-    assert run(["tokens", "new", "--name", "ci", "--tenant", "acme"]) == 0
-    first, _, section = capsys.readouterr().out.partition("\n")
-    token = first.split()[-1]
-    assert token not in section
-    assert hash_token(token) in section
-    file = tmp_path / "tabkeeper.toml"
-    file.write_text(section)
-    assert run(["tokens", "list", "-c", str(file), "--json"]) == 0
-    told = capsys.readouterr().out
-    assert json.loads(told) == [{"name": "ci", "scopes": ["lease"], "tenants": ["acme"]}]
-    assert run(["tokens", "new", "--name", "ci", "--scope", "rule"]) == 2
-    assert "scopes" in capsys.readouterr().err
 
 
 @pytest.mark.browser

@@ -30,10 +30,11 @@ from tabkeeper.cli.proxies import proxies_app
 from tabkeeper.cli.reconcile import reconcile
 from tabkeeper.cli.run import run as run_sites
 from tabkeeper.cli.runs import runs_app
-from tabkeeper.cli.serve import serve, tokens_app
+from tabkeeper.cli.serve import serve
 from tabkeeper.cli.sessions import cleanup, sessions_app
 from tabkeeper.cli.sites import sites_app
 from tabkeeper.cli.status import status
+from tabkeeper.cli.tokens import tokens_app
 from tabkeeper.cli.verify import verify
 from tabkeeper.errors import (
     ConfigError,

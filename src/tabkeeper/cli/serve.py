@@ -1,4 +1,4 @@
-"""`tabkeeper serve` runs the service; `tabkeeper tokens` makes and lists who may call it."""
+"""`tabkeeper serve` runs the service until it is told to stop."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import signal
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from tabkeeper.cli.options import ConfigOption, JsonOption, console, need, print_json, read_config
-from tabkeeper.config import PoolConfig, Scope, ServiceSettings, parse_config
+from tabkeeper.cli.options import ConfigOption, JsonOption, need, read_config
+from tabkeeper.config import PoolConfig, ServiceSettings
 from tabkeeper.errors import ConfigError
-
-tokens_app = typer.Typer(no_args_is_help=True, help="Make tokens for the service, and list them.")
 
 
 def serve(
@@ -75,64 +72,3 @@ async def _serve(settings: PoolConfig, service: ServiceSettings, *, open_: bool,
         raise ConfigError(
             f"{service.host}:{service.port} cannot be listened on: {error.strerror or error}"
         ) from None
-
-
-@tokens_app.command("new")
-def new(
-    name: Annotated[str, typer.Option(help="Whose it is.")],
-    *,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(help="read, lease, direct or manage; may be repeated; lease if left out."),
-    ] = None,
-    tenant: Annotated[
-        list[str] | None, typer.Option(help="It acts for this tenant only; may be repeated.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a token, and print it with the section of the configuration that lets it in. It is not stored anywhere.
-
-    To revoke one, remove its section and restart the service.
-
-    For instance:
-
-      tabkeeper tokens new --name ci --scope lease --tenant acme
-    """
-    need("service", "fastapi")
-    from tabkeeper.service.tokens import hash_token, new_token
-
-    token = new_token()
-    section = {"name": name, "hash": hash_token(token), "scopes": scope or ["lease"], "tenants": tenant or []}
-    parse_config({"service": {"tokens": [section]}}, "tokens new")
-    if as_json:
-        print_json({"token": token, **section})
-        return
-    lines = [f"{key} = {json.dumps(value)}" for key, value in section.items() if value]
-    typer.echo(f"# The token, shown this once:  {token}\n[[service.tokens]]")
-    typer.echo("\n".join(lines))
-
-
-@tokens_app.command("list")
-def list_(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """List who may call the service, by the configuration. Neither tokens nor their hashes are shown.
-
-    For instance:
-
-      tabkeeper tokens list
-    """
-    service = read_config(config).service
-    rows: list[tuple[str, list[Scope], list[str]]] = [
-        (one.name, list(one.scopes), list(one.tenants)) for one in service.tokens
-    ]
-    if service.token is not None:
-        rows.insert(0, ("main", ["read", "lease", "direct", "manage"], []))
-    if as_json:
-        print_json([{"name": name, "scopes": scopes, "tenants": tenants} for name, scopes, tenants in rows])
-        return
-    if not rows:
-        typer.echo("no tokens; `tabkeeper tokens new` makes one")
-        return
-    table = Table("name", "scopes", "tenants", box=None, pad_edge=False)
-    for name, scopes, tenants in rows:
-        table.add_row(name, ", ".join(scopes), ", ".join(tenants) or "all")
-    console().print(table)

@@ -33,7 +33,7 @@ class RemotePool:
 
     Args:
         url: the service's address.
-        token: as `tabkeeper tokens new` prints; none for a service that runs with ``--open``.
+        token: as `tabkeeper tokens create` prints; none for a service that runs with ``--open``.
         direct: connect to providers themselves instead of through the gateway; needs the scope ``direct``.
         ttl: how long the service keeps a lease when it hears nothing of this process; its own default if unset.
     """

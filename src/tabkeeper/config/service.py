@@ -18,10 +18,12 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class TokenSettings(Settings):
-    """One token: who may call the service, for what. `tabkeeper tokens new` makes one; only its hash need be kept."""
+    """One token: who may call the service, for what; `tabkeeper tokens create --for-config` prints such a section."""
 
     name: Name = Field(description="Whose it is; shown in logs and in the queue.")
-    hash: str | None = Field(None, description='"sha256:" and 64 digits, as `tabkeeper tokens new` prints.')
+    hash: str | None = Field(
+        None, description='"sha256:" and 64 digits, as `tabkeeper tokens create --for-config` prints.'
+    )
     token: SecretStr | None = Field(
         None, description='Instead of its hash, the token itself, by reference: "env:CI_TOKEN".'
     )
@@ -40,11 +42,11 @@ class TokenSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.hash is None) == (self.token is None):
-            raise ValueError("set either hash or token; `tabkeeper tokens new` prints a hash")
+            raise ValueError("set either hash or token; `tabkeeper tokens create --for-config` prints a hash")
         if self.hash is not None and not _HASH.fullmatch(self.hash):
             raise ValueError('hash: write it as "sha256:" and 64 hexadecimal digits')
         if self.token is not None and len(self.token.get_secret_value()) < 20:
-            raise ValueError("token: at least 20 characters; `tabkeeper tokens new` makes a good one")
+            raise ValueError("token: at least 20 characters; `tabkeeper tokens create` makes a good one")
         return self
 
 
@@ -105,8 +107,3 @@ class ServiceSettings(Settings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
-
-    @property
-    def has_tokens(self) -> bool:
-        """Whether anybody can be let in."""
-        return self.token is not None or bool(self.tokens)

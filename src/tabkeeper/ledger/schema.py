@@ -15,10 +15,24 @@ from sqlalchemy import Connection, Engine, inspect, text
 from tabkeeper.errors import LedgerUnavailableError, SchemaVersionError
 from tabkeeper.ledger.engines import is_away, read_engine, write_engine
 
-HEAD = "0012"
+HEAD = "0013"
 """The revision that this code reads and writes."""
 
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
+KNOWN = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+)
 """Every revision that this code can upgrade from, oldest first."""
 
 _PG_LOCK = 7_214_600_511_027

@@ -12,7 +12,9 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Engine, StaticPool, text
 
 from tabkeeper.clock import Clock, SystemClock
+from tabkeeper.errors import LedgerUnavailableError
 from tabkeeper.ledger import report_runs
+from tabkeeper.ledger.engines import is_away
 from tabkeeper.ledger.types import Violation
 from tabkeeper.ledger.windows import window_bounds, window_of_date
 from tabkeeper.money import Money
@@ -158,6 +160,19 @@ class Books:
         """Run a query of one's own on the ledger's reader, after all that is queued was written."""
         await self._ledger.flush()
         return await self._off_the_loop(query)
+
+    async def look(self, query: Callable[[Engine], T]) -> T:
+        """Run a query of one's own on what is written by now; what is queued is not waited for.
+
+        Raises:
+            LedgerUnavailableError: the database is away.
+        """
+        try:
+            return await self._off_the_loop(query)
+        except Exception as error:
+            if is_away(error):
+                raise LedgerUnavailableError("the ledger's database is away") from error
+            raise
 
     async def _off_the_loop(self, query: Callable[[Engine], T]) -> T:
         engine = self._ledger.reader

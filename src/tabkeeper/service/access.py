@@ -12,10 +12,11 @@ from tabkeeper.clock import Clock
 from tabkeeper.config import Scope, ServiceSettings
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.service.desk import LeaseDesk
+from tabkeeper.service.keyring import Keyring
 from tabkeeper.service.problems import TITLES, Problem, ProblemError
 from tabkeeper.service.tokens import Caller
 
-_BEARER = HTTPBearer(auto_error=False, description="A token that `tabkeeper tokens new` made.")
+_BEARER = HTTPBearer(auto_error=False, description="A token that `tabkeeper tokens create` made.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Rooms:
     desk: LeaseDesk
     settings: ServiceSettings
     clock: Clock
+    keyring: Keyring
 
 
 async def rooms_of(request: Request) -> Rooms:

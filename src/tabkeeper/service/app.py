@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,15 +18,17 @@ from tabkeeper import __version__
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import ServiceSettings
 from tabkeeper.errors import ConfigError, TabkeeperError
+from tabkeeper.ledger.tokens import stored
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.service import events, leases, money, pages, sessions
 from tabkeeper.service.access import Rooms
 from tabkeeper.service.desk import LeaseDesk
 from tabkeeper.service.gateway.routes import gateway_routes
 from tabkeeper.service.guard import Guard
+from tabkeeper.service.keyring import FRESH_SECONDS, Keyring
 from tabkeeper.service.news import News
 from tabkeeper.service.problems import MEDIA_TYPE, ProblemError, problem_of
-from tabkeeper.service.tokens import Caller, Keyring
+from tabkeeper.service.tokens import Caller
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +56,11 @@ def create_app(
         clock: where time comes from.
         open_: let everybody in who reaches it, with all rights and without a token.
 
-    Raises:
-        ConfigError: there is no token, and `open_` was not said.
+    Its lifespan raises ConfigError if nobody has a token, and `open_` was not said.
     """
     settings = pool.config.service if settings is None else settings
     clock = SystemClock() if clock is None else clock
-    if not settings.has_tokens and not open_:
-        raise ConfigError(
-            "the service has no token, so nobody could be let in: run `tabkeeper tokens new`, or set "
-            'service.token = "env:TABKEEPER_TOKEN"; --open lets everybody in who reaches it'
-        )
-    keyring = Keyring.of(settings)
+    keyring = Keyring(settings, clock, lambda: pool.ledger.look(stored))
     logins = pages.Logins(keyring, clock)
     news = News(pool, clock)
     desk = LeaseDesk(pool, clock=clock, ttl=settings.lease_ttl, grace=settings.grace)
@@ -73,9 +70,19 @@ def create_app(
         ours = not pool.is_open
         if ours:
             await pool.open()
+        minding: asyncio.Task[None] | None = None
         try:
+            if not open_ and await keyring.is_empty():
+                raise ConfigError(
+                    "the service has no token, so nobody could be let in: run `tabkeeper tokens create`, or set "
+                    'service.token = "env:TABKEEPER_TOKEN"; --open lets everybody in who reaches it'
+                )
+            minding = asyncio.create_task(_mind(desk, keyring), name="tabkeeper tokens")
             yield
         finally:
+            if minding is not None:
+                minding.cancel()
+                await asyncio.wait([minding])
             await news.aclose()
             await desk.aclose()
             if ours:
@@ -89,7 +96,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.rooms = Rooms(pool=pool, desk=desk, settings=settings, clock=clock)
+    app.state.rooms = Rooms(pool=pool, desk=desk, settings=settings, clock=clock, keyring=keyring)
     app.state.logins = logins
     app.state.news = news
     for router in (leases.router, sessions.router, events.router, money.router, pages.router):
@@ -119,6 +126,16 @@ def create_app(
             expose_headers=["Location", "Retry-After"],
         )
     return app
+
+
+async def _mind(desk: LeaseDesk, keyring: Keyring) -> None:
+    """Take the leases back of those whose tokens are good no more, within a second or two."""
+    while True:
+        await asyncio.sleep(FRESH_SECONDS)
+        try:
+            await desk.dismiss(keyring.is_good)
+        except Exception:
+            log.exception("leases of revoked tokens could not be taken back; it is tried again")
 
 
 def _answer_errors(app: FastAPI, clock: Clock) -> None:

@@ -221,6 +221,14 @@ class LeaseDesk:
         ticket.success, ticket.reason = success, reason
         await self._end(ticket, "released" if ticket.lease is not None else "withdrawn")
 
+    async def dismiss(self, is_good: Callable[[Caller], Awaitable[bool]]) -> None:
+        """End the tickets of callers who are not good any more."""
+        for ticket in list(self._tickets.values()):
+            if not await is_good(ticket.caller):
+                ticket.reason = ticket.why = "its token was revoked"
+                log.warning("lease %s of client %r: %s", ticket.id, ticket.caller.name, ticket.why)
+                ticket.stirred.set()
+
     async def aclose(self) -> None:
         """End all tickets."""
         self._closing = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from tabkeeper.service.access import DOCUMENTED, answers, need
+from tabkeeper.service.access import DOCUMENTED, AnyRooms, answers, need
 from tabkeeper.service.news import MoneyNow, News, Now
+from tabkeeper.service.tokens import Caller
 
 router = APIRouter(tags=["now"], dependencies=[DOCUMENTED, need("read", everybody=True)])
 
@@ -31,9 +33,13 @@ async def money(request: Request) -> MoneyNow:
     response_class=EventSourceResponse,
     responses={200: {"content": {"text/event-stream": {}}}, **answers("too-many")},
 )
-async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
+async def events(
+    request: Request, rooms: AnyRooms, caller: Annotated[Caller, need("read", everybody=True)]
+) -> AsyncIterator[ServerSentEvent]:
     """Send what `/now` and `/money` answer whenever it changes, as server-sent events `now` and `money`."""
     async for number, kind, said in _news(request).listen():
+        if not await rooms.keyring.is_good(caller):
+            return
         yield ServerSentEvent(raw_data=said, event=kind, id=str(number), retry=2000)
 
 

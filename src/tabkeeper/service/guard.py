@@ -18,8 +18,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tabkeeper.config import ServiceSettings
+from tabkeeper.service.keyring import Keyring
 from tabkeeper.service.problems import MEDIA_TYPE, ProblemError
-from tabkeeper.service.tokens import ANYBODY, Caller, Keyring
+from tabkeeper.service.tokens import ANYBODY, Caller
 
 COOKIE = "tabkeeper_session"
 """Of a dashboard that was logged in with a token."""
@@ -81,7 +82,7 @@ class Guard:
             headers = Headers(scope=scope)
             self._check_host(headers)
             self._check_origin(scope, headers)
-            scope.setdefault("state", {})["caller"] = self._caller(scope, headers)
+            scope.setdefault("state", {})["caller"] = await self._caller(scope, headers)
             if scope["type"] == "http":
                 receive = await self._body(headers, receive)
                 send = _hardened(scope, send)
@@ -119,19 +120,21 @@ class Guard:
             if not (looks and headers.get("sec-fetch-mode") == "navigate"):
                 raise ProblemError("forbidden", "pages of other origins may not call this service")
 
-    def _caller(self, scope: Scope, headers: Headers) -> Caller | None:
+    async def _caller(self, scope: Scope, headers: Headers) -> Caller | None:
         token = _token_of(scope, headers)
         if token is not None:
-            caller = self._keyring.find(token)
+            caller = await self._keyring.find(token)
             if caller is None:
                 raise ProblemError("unauthorized", "the token is not known")
             return caller
         if is_gateway(scope["path"]) and (lease := _in_query(scope, b"lease")) is not None:
             holder = self._holders(lease)
-            if holder is not None:
+            if holder is not None and await self._keyring.is_good(holder):
                 return holder
         cookie = _cookie_of(headers)
         caller = None if cookie is None else self._logins(cookie)
+        if caller is not None and not await self._keyring.is_good(caller):
+            caller = None
         if caller is None and self._open:
             caller = ANYBODY
         if caller is None and not is_public(scope["path"]):

@@ -16,9 +16,10 @@ from pydantic import Field
 from tabkeeper.clock import Clock, Instant
 from tabkeeper.service.access import answers
 from tabkeeper.service.guard import COOKIE
+from tabkeeper.service.keyring import Keyring
 from tabkeeper.service.models import Asked
 from tabkeeper.service.problems import ProblemError
-from tabkeeper.service.tokens import Caller, Keyring
+from tabkeeper.service.tokens import Caller
 
 _LASTS = 12 * 3600
 _MOST = 1000
@@ -47,13 +48,13 @@ class Logins:
         self._clock = clock
         self._known: OrderedDict[str, tuple[Caller, Instant]] = OrderedDict()
 
-    def begin(self, token: str) -> str:
+    async def begin(self, token: str) -> str:
         """Return a new cookie's value for a token.
 
         Raises:
             ProblemError: the token is not known, or may not read.
         """
-        caller = self._keyring.find(token)
+        caller = await self._keyring.find(token)
         if caller is None:
             raise ProblemError("unauthorized", "the token is not known")
         if "read" not in caller.scopes or caller.tenants:
@@ -96,10 +97,12 @@ async def asset(name: Annotated[str, Path(max_length=64)]) -> Response:
     return Response(_read(name), media_type=_TYPES[name], headers={"Cache-Control": "no-cache"})
 
 
-@router.post("/login", status_code=204, summary="Log the dashboard in", responses=answers("invalid"))
+@router.post(
+    "/login", status_code=204, summary="Log the dashboard in", responses=answers("invalid", "unavailable")
+)
 async def login(body: LoginBody, request: Request, response: Response) -> None:
     """Change a token with the scope `read` for a cookie of this browser."""
-    cookie = _logins(request).begin(body.token.strip())
+    cookie = await _logins(request).begin(body.token.strip())
     secure = request.url.scheme == "https"
     response.set_cookie(COOKIE, cookie, max_age=_LASTS, httponly=True, samesite="strict", secure=secure)
     response.set_cookie("tabkeeper_logged_in", "1", max_age=_LASTS, samesite="strict", secure=secure)

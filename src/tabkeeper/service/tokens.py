@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tabkeeper.config import Scope, ServiceSettings
+from tabkeeper.config import Scope
 
 PREFIX = "tk_"
 ALL_SCOPES: frozenset[Scope] = frozenset({"read", "lease", "direct", "manage"})
@@ -34,6 +34,8 @@ class Caller:
     scopes: frozenset[Scope] = ALL_SCOPES
     tenants: tuple[str, ...] = ()
     """For whom they may act; empty for everybody."""
+    stored: str = ""
+    """Id of their token in the ledger, by which it can be revoked; empty if it is in the configuration."""
 
     def may_act_for(self, tenant: str) -> bool:
         """Whether a lease of this tenant is theirs to take, to see and to end."""
@@ -47,32 +49,3 @@ class Caller:
 
 ANYBODY = Caller(name="anybody")
 """Whoever reaches a service that runs without tokens."""
-
-
-@dataclass(slots=True)
-class Keyring:
-    """Finds callers by their tokens. Its repr shows no hash."""
-
-    _callers: dict[str, Caller] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(cls, settings: ServiceSettings) -> Keyring:
-        """Make one of the configuration."""
-        ring = cls()
-        if settings.token is not None:
-            ring.add(hash_token(settings.token.get_secret_value()), Caller(name="main"))
-        for one in settings.tokens:
-            hashed = one.hash or hash_token(one.token.get_secret_value() if one.token else "")
-            ring.add(hashed, Caller(name=one.name, scopes=frozenset(one.scopes), tenants=one.tenants))
-        return ring
-
-    def add(self, hashed: str, caller: Caller) -> None:
-        """Let somebody in from now on."""
-        self._callers[hashed] = caller
-
-    def __len__(self) -> int:
-        return len(self._callers)
-
-    def find(self, token: str) -> Caller | None:
-        """Return whose token it is. What time this takes tells of hashes at most, and those lead nowhere."""
-        return self._callers.get(hash_token(token))

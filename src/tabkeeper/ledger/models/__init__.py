@@ -17,6 +17,7 @@ from tabkeeper.ledger.models import (
     rollups,
     runs,
     sessions,
+    tokens,
 )
 from tabkeeper.ledger.models.base import Table, metadata
 
@@ -36,4 +37,5 @@ __all__ = [
     "rollups",
     "runs",
     "sessions",
+    "tokens",
 ]
