@@ -126,17 +126,14 @@ def test_mistakes_are_answered_in_one_form_and_never_repeat_what_was_sent():
     run_virtual(story)
 
 
-def test_a_service_does_not_start_without_a_token_unless_told_to():
-    async def story(_):
-        for open_ in (True, False):
-            pool = SessionPool(parse_config({"ledger": {"url": "sqlite://"}}))
-            app = create_app(pool, open_=open_)
-            with nullcontext() if open_ else pytest.raises(ConfigError, match="tokens create"):
-                async with app.router.lifespan_context(app):
-                    assert open_
-            assert not pool.is_open
-
-    run_virtual(story)
+async def test_a_service_does_not_start_without_a_token_unless_told_to():
+    for open_ in (True, False):
+        pool = SessionPool(parse_config({"ledger": {"url": "sqlite://"}}), jobs=False)
+        app = create_app(pool, open_=open_)
+        with nullcontext() if open_ else pytest.raises(ConfigError, match="tokens create"):
+            async with app.router.lifespan_context(app):
+                assert open_
+        assert not pool.is_open
 
 
 def test_tokens_are_long_and_only_their_hashes_are_kept():
