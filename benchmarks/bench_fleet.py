@@ -54,7 +54,6 @@ def _config(order: dict[str, Any]) -> Any:
     return parse_config(
         {
             "pool": {
-                "shared": True,
                 "max_sessions": max(order["sessions"], CALLERS),
                 "keep": "fixed",
                 "session_ttl": "6h",

@@ -31,6 +31,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 MISTAKES = {
     "unknown key": ("[pool]\nmax_session = 3", ["pool.max_session", "did you mean 'max_sessions'?"]),
+    "neither shared nor not": ('[pool]\nshared = "maybe"', ["pool.shared", 'write "auto", true or false']),
     "unknown key of a budget": (
         '[[budgets]]\nname = "d"\nlimit = "1"\nzone = "UTC"',
         ["budgets.0.zone", "timezone"],

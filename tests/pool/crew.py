@@ -222,7 +222,6 @@ async def crew(url: str, **settings: Any) -> AsyncIterator[Crew]:
                 "heartbeat": "3s",
                 "close_timeout": "5s",
                 "queue_timeout": "2m",
-                "shared": True,
                 **settings,
             },
             "ledger": {"url": url},

@@ -68,7 +68,6 @@ def a_config(url: str, *, budgets: Any = (), tenants: Any = None, platforms: Any
                 "heartbeat": "2s",
                 "queue_timeout": "30s",
                 "close_timeout": "3s",
-                "shared": True,
                 **pool,
             },
             "ledger": {"url": url},

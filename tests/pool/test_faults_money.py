@@ -310,7 +310,8 @@ async def test_fault_o_database_gone_no_new_session_running_leases_go_on() -> No
     provider = FakeProvider("local", SystemClock(), latency=(0, 0))
     try:
         async with SessionPool(
-            config(url, pool={"max_sessions": 3, "close_timeout": "2s"}), providers={"local": provider}
+            config(url, pool={"max_sessions": 3, "close_timeout": "2s", "shared": False}),
+            providers={"local": provider},
         ) as pool:
             lease = await pool.get_session("web")
             crash(server)

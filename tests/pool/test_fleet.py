@@ -176,8 +176,9 @@ async def test_who_has_another_configuration_is_told_so(postgres_url: str) -> No
         with pytest.raises(ConfigError, match=r"have another configuration"):
             await f.start(a_config(postgres_url, max_sessions=4))
         other = await f.start(a_config(postgres_url, max_sessions=4, name="other"))
-        lease = await other.get_session("web")
-        await lease.release()
+        apart = await f.start(a_config(postgres_url, max_sessions=4, shared=False))
+        for pool in (*f.pools[:1], other, apart):
+            await (await pool.get_session("web")).release()
 
 
 async def test_jobs_of_all_are_done_by_one_and_handed_over(postgres_url: str) -> None:

@@ -138,8 +138,7 @@ def _kind(annotation: object, metadata: tuple[object, ...] = ()) -> str:
     if origin is Annotated:
         return _kind(args[0], (*args[1:], *metadata))
     if origin in {Union, types.UnionType}:
-        (inner,) = (arg for arg in args if arg is not type(None))
-        return _kind(inner, metadata)
+        return " or ".join(_kind(arg, metadata) for arg in args if arg is not type(None))
     if origin is Literal:
         return " or ".join(f"`{json.dumps(arg)}`" for arg in args)
     if origin is dict:

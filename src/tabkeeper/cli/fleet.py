@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 from tabkeeper.cli.findings import Finding
 from tabkeeper.config import PoolConfig
 from tabkeeper.ledger.engines import write_engine
+from tabkeeper.pool.fleet import asks_to_share
 from tabkeeper.reports.render_parts import counted
 
 CONNECTIONS = 6
@@ -27,13 +28,13 @@ def shared_findings(engine: Engine, settings: PoolConfig) -> Iterator[Finding]:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database went away.
     """
-    if not settings.pool.shared:
-        return
-    if engine.dialect.name != "postgresql":
+    if settings.pool.shared is True and engine.dialect.name != "postgresql":
         advice = "give ledger.url the address of a PostgreSQL, or set pool.shared = false"
         yield Finding(
             name="shared pool", level="fail", detail="it is shared through PostgreSQL only", advice=advice
         )
+        return
+    if not asks_to_share(settings):
         return
     yield _room(engine)
     yield _speed(engine)

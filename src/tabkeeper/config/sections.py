@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from tabkeeper.config.proxy import StrategyName
 from tabkeeper.config.values import AnyDuration, Dollars, Duration, Name, Settings, Zone
@@ -93,12 +93,20 @@ class PoolSettings(Settings):
         description="How often this process says that it is alive; in a shared pool, a process that is not heard of "
         "for this long is taken for dead.",
     )
-    shared: bool = Field(
-        default=False,
-        description="Whether all processes with the same ledger.url and pool.name are one pool; needs a ledger on "
-        "PostgreSQL.",
+    shared: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether all processes with the same ledger.url and pool.name are one pool. auto: they are where "
+        "the ledger is on PostgreSQL; true: an error where it is not; false: each has a pool of its own.",
     )
     name: Name = Field("main", description="Processes of one name share one pool.")
+
+    @field_validator("shared", mode="before")
+    @classmethod
+    def _check_shared(cls, value: object) -> object:
+        known = {"auto", "true", "false"}
+        if not isinstance(value, bool) and str(value).lower() not in known:
+            raise ValueError('write "auto", true or false')
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -49,17 +49,27 @@ _DECIDES = (
 """The files that decide: two processes in which one of them differs may come to different decisions."""
 
 
+def asks_to_share(config: PoolConfig) -> bool:
+    """Say whether processes of this configuration are one pool.
+
+    Raises:
+        ConfigError: they are to be, and cannot be.
+    """
+    if not config.pool.shared:
+        return False
+    can = parse_url(config.ledger.url).get_backend_name() == "postgresql"
+    if config.pool.shared is True and not can:
+        raise ConfigError("pool.shared: a pool is shared through PostgreSQL; give ledger.url such an address")
+    return can
+
+
 def is_shared(config: PoolConfig, clock: Clock | None, *, inline: bool) -> bool:
     """Say whether a pool shares its board; in virtual time none does.
 
     Raises:
         ConfigError: it is to be shared and cannot be.
     """
-    if not config.pool.shared:
-        return False
-    if parse_url(config.ledger.url).get_backend_name() != "postgresql":
-        raise ConfigError("pool.shared: a pool is shared through PostgreSQL; give ledger.url such an address")
-    return not inline and (clock is None or type(clock) is SystemClock)
+    return asks_to_share(config) and not inline and (clock is None or type(clock) is SystemClock)
 
 
 def bound_platforms(config: PoolConfig, providers: Mapping[str, Provider], vault: Vault) -> frozenset[str]:
