@@ -3,6 +3,7 @@
 import asyncio
 
 from tabkeeper.errors import LedgerUnavailableError
+from tabkeeper.reports.html.page import render_html
 from tabkeeper.testing import Faults, run_virtual
 
 from .world import ACME, LOOKER, MAIN, house
@@ -29,6 +30,27 @@ def test_budgets_reports_history_and_stories_are_those_of_the_books():
             table = await http.get("/reports/month", params={"format": "csv"})
             assert table.headers["content-type"].startswith("text/csv")
             assert table.text.splitlines()[1].startswith("month,2026-01")
+            page = await http.get("/reports/day/2026-01-01.html")
+            assert page.text == render_html(await books.report())
+            assert page.headers["content-type"] == "text/html; charset=utf-8"
+            assert "script-src" not in page.headers["content-security-policy"]  # so none runs
+            month = await http.get("/reports/month/2026-01.html", params={"as_of": day["watermark"]})
+            assert f"entry {day['watermark']}." in month.text
+            await http.post("/leases", json={"platform": "web"})
+            again = await http.get("/reports/month/2026-01.html", params={"as_of": day["watermark"]})
+            assert again.text == month.text
+            for path in (
+                "/reports/day/2026-02-30.html",
+                "/reports/day/today.html",
+                "/reports/year/2026-01.html",
+            ):
+                assert (await http.get(path)).status_code == 422
+            for moment in ("soon", "99999999999999999999", "2999-01-01", "0001-01-01T00:00+14:00"):
+                told = await http.get("/reports/day", params={"as_of": moment})
+                assert (told.status_code, moment in told.json()["detail"]) == (422, True)
+            for token, status in ((LOOKER, 200), (ACME, 403), (None, 401)):
+                async with here.client(token) as other:
+                    assert (await other.get("/reports/day/2026-01-01.html")).status_code == status
             (ended,) = (await http.get("/history")).json()
             assert (ended["id"], ended["cost"]) == (lease["session_id"], day["totals"]["cost"])
             told = (await http.get(f"/sessions/{ended['id']}/story")).json()

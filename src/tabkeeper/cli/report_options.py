@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Annotated, Literal
 
 import typer
 from sqlalchemy import Connection
 
 from tabkeeper.errors import ConfigError
-from tabkeeper.reports.as_of import EVERYTHING, AsOf, as_of_entry, as_of_instant
+from tabkeeper.reports.as_of import EVERYTHING, AsOf, as_of_text
 
 AsOfOption = Annotated[
     str | None,
@@ -54,20 +54,7 @@ def read_as_of(conn: Connection, given: str | None, now: datetime) -> AsOf:
     """
     if given is None:
         return AsOf(EVERYTHING, now)
-    if given.isdecimal():
-        found = as_of_entry(conn, int(given))
-        if found is None:
-            raise ConfigError(
-                f"--as-of: there is no entry {given}; a report's last line names the latest it saw"
-            )
-        return found
     try:
-        instant = datetime.fromisoformat(given)
-    except ValueError:
-        raise ConfigError(
-            f"--as-of: {given!r} is neither the number of an entry nor an instant such as 2026-11-21T08:00"
-        ) from None
-    instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-    if instant > now:
-        raise ConfigError(f"--as-of: {given} has not been yet")
-    return as_of_instant(conn, instant)
+        return as_of_text(conn, given, now)
+    except ConfigError as error:
+        raise ConfigError(f"--as-of: {error}") from None

@@ -18,7 +18,7 @@ from tabkeeper.ledger.engines import is_away
 from tabkeeper.ledger.types import Violation
 from tabkeeper.ledger.windows import window_bounds, window_of_date
 from tabkeeper.money import Money
-from tabkeeper.reports.as_of import EVERYTHING, AsOf
+from tabkeeper.reports.as_of import EVERYTHING, AsOf, as_of_text
 from tabkeeper.reports.daily import build_report, cost_between
 from tabkeeper.reports.outlook import Overstep, oversteps
 from tabkeeper.reports.render_json import read_json
@@ -93,6 +93,20 @@ class Books:
                 engine, period=period, zone=self._timezone, now=seen.now, day=date, upto=seen.entry
             )
         )
+
+    async def as_of(self, given: str) -> AsOf:
+        """Find the moment that a person wrote: the number of an entry, or an instant of the past.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        now = self._clock.now()
+
+        def read(engine: Engine) -> AsOf:
+            with engine.connect() as connection:
+                return as_of_text(connection, given, now)
+
+        return await self.query(read)
 
     async def oversteps(self) -> list[Overstep]:
         """Return the budgets whose open window is forecast to end over its limit."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import HTMLResponse
 
 from tabkeeper.pool.watch import PoolSample
+from tabkeeper.reports.html.page import render_html
 from tabkeeper.reports.render_csv import render_csv
 from tabkeeper.reports.report import BudgetFigures, CostReport
 from tabkeeper.reports.stories import (
@@ -18,13 +20,25 @@ from tabkeeper.reports.stories import (
     recent_alerts,
     session_story,
 )
-from tabkeeper.service.access import DOCUMENTED, AnyRooms, answers, need
+from tabkeeper.service.access import DOCUMENTED, AnyRooms, Rooms, answers, need
 from tabkeeper.service.problems import ProblemError
 from tabkeeper.service.sessions import SessionId
 
 router = APIRouter(dependencies=[DOCUMENTED, need("read", everybody=True)])
 
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""The page of a report carries its styles, and runs nothing."""
+
 Most = Annotated[int, Query(ge=1, le=1000, description="How many, at most.")]
+Period = Literal["day", "month"]
+AsOfText = Annotated[
+    str | None,
+    Query(
+        max_length=40,
+        description="Only what was known at an entry's number, or at an instant in UTC: the same answer for ever.",
+        examples=["2026-11-21T08:00"],
+    ),
+]
 Day = Annotated[
     date | None,
     Query(
@@ -40,6 +54,32 @@ async def budgets(rooms: AnyRooms) -> list[BudgetFigures]:
 
 
 @router.get(
+    "/reports/{period}/{when}.html",
+    tags=["money"],
+    summary="The same as a page",
+    response_class=HTMLResponse,
+    responses=answers("invalid", "unavailable"),
+)
+async def page(
+    period: Period,
+    when: Annotated[
+        str,
+        Path(
+            pattern=r"^2[01]\d\d-\d\d(-\d\d)?$",
+            description="A local day such as 2026-11-20, or a month such as 2026-11.",
+            examples=["2026-11-20"],
+        ),
+    ],
+    rooms: AnyRooms,
+    as_of: AsOfText = None,
+) -> Response:
+    """Show what a local day or month has cost, as one file that opens offline and prints."""
+    day = date.fromisoformat(f"{when}-01" if len(when) == len("2026-11") else when)
+    found = await _report(rooms, day, period, as_of)
+    return HTMLResponse(render_html(found), headers={"Content-Security-Policy": _PAGE_POLICY})
+
+
+@router.get(
     "/reports/{period}",
     tags=["money"],
     summary="A day's or a month's costs",
@@ -47,16 +87,22 @@ async def budgets(rooms: AnyRooms) -> list[BudgetFigures]:
     responses={200: {"content": {"text/csv": {}}}, **answers("invalid", "unavailable")},
 )
 async def report(
-    period: Literal["day", "month"],
+    period: Period,
     rooms: AnyRooms,
     day: Day = None,
     form: Annotated[Literal["json", "csv"], Query(alias="format", description="json or csv.")] = "json",
+    as_of: AsOfText = None,
 ) -> CostReport | Response:
     """Report what a local day, or the month around it, has cost, and on what."""
-    found = await rooms.pool.ledger.report(day, period)
+    found = await _report(rooms, day, period, as_of)
     if form == "csv":
         return Response(render_csv(found), media_type="text/csv; charset=utf-8")
     return found
+
+
+async def _report(rooms: Rooms, day: date | None, period: Period, as_of: str | None) -> CostReport:
+    books = rooms.pool.ledger
+    return await books.report(day, period, as_of=None if as_of is None else await books.as_of(as_of))
 
 
 @router.get(

@@ -209,8 +209,18 @@ function onMoney(money) {
   fill(byId("forecasts"), [["Window"], ["Spent", "n"], ["Low", "n"], ["Likely", "n"], ["High", "n"], ["Note", "long"]],
     day.forecasts.map((one) => ({ key: one.period, cells: [one.label, dollars(one.spent), dollars(one.p10), dollars(one.p50), dollars(one.p90), one.note] })),
     "No forecast.");
+  linkReports("reports-now", [["day", day.label], ["month", day.label.slice(0, 7)]]);
   if (state.page === "money") drawSpend();
   showAlerts(money.alerts);
+}
+// Reports as pages: they open offline, and print.
+function linkReports(id, periods) {
+  const node = byId(id);
+  const said = JSON.stringify(periods);
+  if (node.dataset.said === said) return;
+  node.dataset.said = said;
+  const links = periods.map(([period, when]) => el("a", { href: `/reports/${period}/${when}.html` }, when));
+  node.replaceChildren("Reports to read and print: ", ...links.flatMap((link, i) => (i ? [", ", link] : [link])));
 }
 function showBudgets(budgets, day) {
   const node = byId("budgets");
@@ -265,6 +275,8 @@ async function showHistory() {
       span((new Date(one.ended_at) - new Date(one.created_at)) / 1000), String(one.uses), dollars(one.cost), dollars(one.idle), one.close_reason || one.state] })),
     "No session has ended yet.");
   const days = report.trend.days.map((one, i) => [one.label, report.trend.total.costs[i]]);
+  const labels = report.trend.days.map((one) => one.label).filter((_, i) => report.trend.total.costs[i] !== null);
+  linkReports("reports-week", [...labels.map((label) => ["day", label]), ...[...new Set(labels.map((one) => one.slice(0, 7)))].map((one) => ["month", one])]);
   bars("week", days.filter(([, cost]) => cost !== null), "Cost of the last days");
 }
 async function showSession(id) {
