@@ -109,6 +109,12 @@ async def test_figures_on_the_page_equal_those_of_the_api_and_a_keyboard_is_enou
             for one in money["day"]["tenants"]:
                 assert f"{one['name']}\t${one['cost']}" in tenants
 
+            await page.get_by_role("link", name=money["day"]["label"], exact=True).click()
+            await page.wait_for_url(f"{url}/reports/day/{money['day']['label']}.html")
+            assert "Cost of" in (await page.text_content("h1") or "")
+            await page.go_back()
+            await page.wait_for_selector("#live.is-live")
+
             await page.get_by_role("link", name="History").click()
             await page.get_by_role("link", name=ended["session_id"]).click()
             await page.wait_for_selector("#facts dd")
