@@ -183,8 +183,8 @@ def _describe_errors(app: FastAPI) -> None:
         problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
         operations = (one for path in document["paths"].values() for one in path.values())
         for status, response in ((s, r) for one in operations for s, r in one["responses"].items()):
-            told = response.get("content", {}).get("application/json", {}).get("schema", {})
-            if int(status) >= 400 and told.get("$ref", "").endswith(("/Problem", "/HTTPValidationError")):
+            told = [one.get("schema", {}).get("$ref", "") for one in response.get("content", {}).values()]
+            if int(status) >= 400 and any(one.endswith(("/Problem", "/HTTPValidationError")) for one in told):
                 response["content"] = {MEDIA_TYPE: problem}
         return document
 
