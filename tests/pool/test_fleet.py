@@ -6,15 +6,19 @@ import asyncio
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from tabkeeper.cli.app import run
 from tabkeeper.cli.fleet import shared_findings
 from tabkeeper.errors import ConfigError, LeaseLostError, QueueTimeoutError
-from tabkeeper.ledger.engines import write_engine
+from tabkeeper.ledger.boardread import read_boards
+from tabkeeper.ledger.engines import read_engine, write_engine
 from tabkeeper.pool.pool import SessionPool
+from tabkeeper.pool.shared.whole import SharedPoolStats, shared_pools
 
 from .fleet import a_config, die, fleet, until
 
@@ -190,6 +194,44 @@ async def test_jobs_of_all_are_done_by_one_and_handed_over(postgres_url: str) ->
         assert (await other.run_job("reconcile")).last_result == "another process does it"
         await leader.close()
         await until(lambda: other._board.leads)
+
+
+async def test_status_shows_the_pool_of_all_as_one(postgres_url: str, tmp_path: Path, capsys: Any) -> None:
+    async with fleet(postgres_url, 2, max_sessions=1, tenants={"acme": {"max_sessions": 4}}) as f:
+        one, two = f.pools
+        lease = await one.get_session("web", tenant="acme")
+        waits = asyncio.ensure_future(two.get_session("web", priority=2))
+        await until(lambda: all(len(pool._view.requests) == 1 for pool in f.pools))
+        await until(lambda: one._board.leads or two._board.leads)
+
+        def look() -> list[SharedPoolStats]:
+            engine = read_engine(postgres_url)
+            with engine.connect() as connection:
+                found = shared_pools(read_boards(connection))
+            engine.dispose()
+            return found
+
+        (whole,) = await asyncio.to_thread(look)
+        assert [(s.id, s.state, s.uses, s.only_there) for s in whole.sessions] == [
+            (lease.session_id, "leased", 1, False)
+        ]
+        assert [(m.sessions, m.leased, m.waiting) for m in whole.members] == [(1, 1, 0), (0, 0, 1)]
+        leads = [pool._ledger.process_id for pool in f.pools if pool._board.leads]
+        assert [m.process_id for m in whole.members if m.does_jobs] == leads
+        (request,) = whole.waiting
+        assert (request.platform, request.priority, request.position) == ("web", 2, 1)
+        assert request.blocked_by == "platform 'web' has all 1 sessions it may"
+        used = {(limit.kind, limit.name): (limit.used, limit.most) for limit in whole.limits}
+        assert used[("pool", "")] == (1, 1)
+        assert used[("queue", "")] == (1, 1000)
+        assert used[("tenant", "acme")] == (1, 4)
+        config = tmp_path / "tabkeeper.toml"
+        config.write_text(f'[ledger]\nurl = "{postgres_url}"\n')
+        assert await asyncio.to_thread(run, ["status", "-c", str(config)]) == 0
+        shown = capsys.readouterr().out
+        assert "Shared pool 'main': 2 processes on 1 host, 1 session (1 leased, 0 idle), 1 waiting" in shown
+        await lease.release()
+        await (await waits).release()
 
 
 async def test_the_doctor_looks_at_what_a_shared_pool_needs(postgres_url: str) -> None:

@@ -20,20 +20,22 @@ from tabkeeper.cli.options import ConfigOption, JsonOption, console, iso, print_
 from tabkeeper.cli.owed import owed, owed_table
 from tabkeeper.cli.picture import ProcessLine, SessionLine, ago, budgets, processes, sessions
 from tabkeeper.cli.records import reading, shown
+from tabkeeper.cli.shared import pool_tables, pools
 from tabkeeper.clock import SystemClock
 from tabkeeper.reports.report import BudgetFigures
 
 _HOW_EXACT = (
-    'Exact: budgets, open sessions and what is held for them. As of each process\'s last heartbeat ("heard"): queues, '
-    "and which sessions are leased or idle."
+    "Exact: budgets, open sessions and what is held for them, and shared pools. As of each process's last heartbeat "
+    '("heard"): the other queues, and which sessions are leased or idle.'
 )
 
 
 def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     """Show processes, queues, sessions and budgets of every pool that uses this ledger.
 
-    Budgets, and which sessions are open with what is held for them, are exact. Queues, and which sessions are
-    leased, are as of the last heartbeat of their process, seconds ago (column "heard").
+    Budgets, and which sessions are open with what is held for them, are exact, and so are pools that processes
+    share through PostgreSQL. The queues of others, and which of their sessions are leased, are as of the last
+    heartbeat of their process, seconds ago (column "heard").
 
     For instance:
 
@@ -48,12 +50,14 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     with reading(settings) as engine:
         owners, running, money = processes(engine, now), sessions(engine), budgets(engine, now)
         unconfirmed = owed(engine, settings.providers.keys())
+        boards = pools(engine)
     if as_json:
         print_json(
             {
                 "at": iso(now),
                 "ledger": shown(settings),
                 "processes": [asdict(line) for line in owners],
+                "pools": [pool.model_dump(mode="json") for pool in boards],
                 "sessions": [line.as_json() for line in running],
                 "owed": [line.as_json() for line in unconfirmed],
                 "budgets": [line.model_dump(mode="json") for line in money],
@@ -66,6 +70,7 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
             "",
             _processes(owners, now) if owners else "no pool is open",
             "",
+            *(part for pool in boards for part in (*pool_tables(pool), "")),
             _sessions(running) if running else "no session is open",
             "",
             owed_table(unconfirmed, now) if unconfirmed else "no session is owed to a provider",

@@ -17,6 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tabkeeper.errors import LedgerUnavailableError
+from tabkeeper.ledger.boardread import BOARD_EAR
 from tabkeeper.ledger.engines import WATCHED_LINE, WATCHED_SERVER, is_away, is_worth_retrying, parse_url
 
 _CONNECT_S = 5
@@ -91,13 +92,15 @@ class BoardLog:
         url: the ledger's address.
         board: which of the boards in that database.
         direct: an address that reaches the server itself, if `url` goes through a pooler.
+        process: this process's id in the ledger; by it people see who does the jobs of all.
     """
 
-    def __init__(self, url: str, board: str, *, direct: str | None = None) -> None:
+    def __init__(self, url: str, board: str, *, direct: str | None = None, process: str = "") -> None:
         self._url = _for_psycopg(url)
         self._direct = _for_psycopg(direct) if direct else self._url
         self._pooled = direct is not None
         self._board = board
+        self._process = process
         self._channel = "tabkeeper_board_" + board
         self._connection: psycopg.AsyncConnection[dict[str, Any]] | None = None
         self._listener: psycopg.AsyncConnection[Any] | None = None
@@ -264,7 +267,7 @@ class BoardLog:
             LedgerUnavailableError: the connection is lost.
         """
         try:
-            self._listener = await self._connect(self._direct)
+            self._listener = await self._connect(self._direct, BOARD_EAR + self._process)
             await self._listener.execute(f'LISTEN "{self._channel}"')
             yield None
             while True:
@@ -319,7 +322,9 @@ class BoardLog:
             await self.disconnect()
             raise
 
-    async def _connect(self, url: str) -> psycopg.AsyncConnection[dict[str, Any]]:
+    async def _connect(
+        self, url: str, name: str = "tabkeeper board"
+    ) -> psycopg.AsyncConnection[dict[str, Any]]:
         pooled = self._pooled and url == self._url
         # A pooler in transaction mode knows neither start-up options nor prepared statements of ours.
         timeouts = f"-c lock_timeout={_LOCK_MS} -c statement_timeout={_STATEMENT_MS}"
@@ -331,7 +336,7 @@ class BoardLog:
                 row_factory=dict_row,
                 connect_timeout=_CONNECT_S,
                 options=options or None,
-                application_name="tabkeeper board",
+                application_name=name,
                 prepare_threshold=None if pooled else 2,
                 **WATCHED_LINE,
             )

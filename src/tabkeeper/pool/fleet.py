@@ -94,7 +94,7 @@ def planner_of(rules: Rules, meters: Mapping[str, Meter]) -> str:
     """Return what a process decides by, in two parts: its code, and its rules and prices."""
     facts = {"rules": asdict(rules), "meters": {name: _prices(meter) for name, meter in meters.items()}}
     text = json.dumps(facts, sort_keys=True, default=sorted)
-    return f"{_code()}:{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+    return f"{code_of_decisions()}:{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
 def _prices(meter: Meter) -> list[Any]:
@@ -102,7 +102,8 @@ def _prices(meter: Meter) -> list[Any]:
 
 
 @cache
-def _code() -> str:
+def code_of_decisions() -> str:
+    """Return what tells the files that decide from those of another version."""
     root = Path(__file__).parents[1]
     found = hashlib.blake2b(digest_size=6)
     for name in _DECIDES:
@@ -131,7 +132,12 @@ def shared_board(
     return PostgresBoard(
         view,
         clock,
-        BoardLog(config.ledger.url, config.pool.name, direct=config.ledger.direct_url),
+        BoardLog(
+            config.ledger.url,
+            config.pool.name,
+            direct=config.ledger.direct_url,
+            process=ledger.process_id,
+        ),
         hooks,
         who=this_process(ledger.process_id),
         planner=planner_of(view.rules, meters),
