@@ -156,6 +156,24 @@ async def test_a_process_taken_for_dead_loses_what_it_leased_and_comes_back(post
         await again.release()
 
 
+async def test_who_waits_in_a_process_taken_for_dead_waits_on(postgres_url: str) -> None:
+    async with fleet(postgres_url, 2, max_sessions=1) as f:
+        one, two = f.pools
+        lease = await two.get_session("web")
+
+        async def call() -> str:
+            async with one.get_session("web") as mine:
+                return mine.session_id
+
+        caller = asyncio.create_task(call())
+        await until(lambda: two._view.requests)
+        home = one._board.home
+        two._board._tell("bury", home, False)
+        await until(lambda: one._board.home not in {0, home})
+        await lease.release()
+        assert await caller == lease.session_id
+
+
 async def test_copies_that_disagree_are_loaded_anew_and_loudly(
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

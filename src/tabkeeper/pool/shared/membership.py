@@ -125,11 +125,13 @@ class Membership:
 
     async def rejoin(self) -> list[Request]:
         """Come back after having been taken for dead; return the requests that wait and have to be told anew."""
-        waiting = [one for one in self._replica.here.values() if one.waiting]
+        # All without an answer: to the board none of them waits any more, if it ever heard of them.
+        unanswered = list(self._replica.here.values())
         self._outbox.clear()
         self._replica.home = 0  # what it had, and what it was granted, is told once more while it catches up
         await self.join()
         self._outbox.all_done()
+        waiting = [one for one in unanswered if one.id in self._replica.here]
         for request in waiting:
             if request.lane.home is not None:
                 request.lane = request.lane._replace(home=self._replica.home)

@@ -46,6 +46,7 @@ class Teller(ABC):
         self._clock = clock
         self._tickets = count(1)
         self._arrivals = count(1)
+        self._last_home = 0
 
     @abstractmethod
     def _tell(self, *event: Any) -> None:
@@ -58,7 +59,8 @@ class Teller(ABC):
 
     def next_id(self) -> int:
         """Return the number of a new request: different in all processes, growing in each."""
-        return (self.home << 32) + next(self._arrivals)
+        self._last_home = self.home or self._last_home  # it has none while it comes back
+        return (self._last_home << 32) + next(self._arrivals)
 
     @property
     def queued(self) -> int:
