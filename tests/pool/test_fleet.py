@@ -52,6 +52,18 @@ async def test_an_idle_session_made_by_one_process_is_leased_by_another(postgres
         assert one.stats().idle == 0
 
 
+async def test_each_process_leases_first_what_it_has_itself(postgres_url: str) -> None:
+    async with fleet(postgres_url, 2) as f:
+        first = [await pool.get_session("web") for pool in f.pools]
+        for lease in first:  # in the order of the first: at the end the second process's is the last used
+            await lease.release()
+        await until(lambda: len(f.pools[0]._view.idle) == 2)
+        again = [await pool.get_session("web") for pool in f.pools]
+        assert [lease.session_id for lease in again] == [lease.session_id for lease in first]
+        for lease in again:
+            await lease.release()
+
+
 async def served(pools: list[SessionPool], count: int) -> list[int]:
     """Queue callers at these in turn while the only place is taken; return the order in which they are served."""
     chance, order = Random(count), []

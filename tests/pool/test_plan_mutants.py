@@ -120,8 +120,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "the first used is reused": (
         "plan",
-        "lane.idle[next(reversed(lane.idle))]",
-        "lane.idle[next(iter(lane.idle))]",
+        "islice(reversed(lane.idle), _NEAR)",
+        "islice(lane.idle, _NEAR)",
     ),
     "stale sessions are lent unchecked": (
         "plan",

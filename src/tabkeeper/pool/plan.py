@@ -35,6 +35,8 @@ from tabkeeper.pool.model import (
 )
 from tabkeeper.pool.view import View
 
+_NEAR = 64
+"""So many of a lane's idle sessions are looked at for one that is in the hands of the process that asks."""
 MOST_WEIGHED = 64
 """So many lanes' idle sessions are compared at an eviction; weighing one takes tens of microseconds."""
 
@@ -127,13 +129,13 @@ def _session_due(view: View, session: Session, now: Instant, actions: list[Actio
 
 
 def _grant(view: View, now: Instant, actions: list[Action]) -> None:
-    """Match waiting requests to idle sessions, the most recently used first."""
+    """Match waiting requests to idle sessions, the most recently used first (but see `_idle_for`)."""
     if not view.to_grant:
         return
     for key in _by_urgency(view, view.to_grant):
         lane = view.lanes[key]
         while lane.idle and (request := lane.waiting.head(view.full_tenants)) is not None:
-            session = lane.idle.get(request.wants) or lane.idle[next(reversed(lane.idle))]
+            session = lane.idle.get(request.wants) or _idle_for(lane, request)
             if session.fresh_until <= now:
                 end_session(view, session, "age", now, actions)
                 continue
@@ -149,6 +151,16 @@ def _grant(view: View, now: Instant, actions: list[Action]) -> None:
             actions.append(Grant(request, session, session.uses))
     view.stuck.update(key for key in view.to_grant if view.lanes[key].idle and view.lanes[key].waiting)
     view.to_grant.clear()
+
+
+def _idle_for(lane: LaneView, request: Request) -> Session:
+    """Choose among a lane's idle sessions: the last used, but rather one that the request's process has in its hands.
+
+    To take a session over from another process costs a look at the ledger, which is more than a warm lease does.
+    """
+    last = lane.idle[next(reversed(lane.idle))]
+    recent = map(lane.idle.__getitem__, islice(reversed(lane.idle), _NEAR))
+    return next((session for session in recent if session.home == request.home), last)
 
 
 def _by_urgency(view: View, lanes: Iterable[Lane]) -> list[Lane]:
