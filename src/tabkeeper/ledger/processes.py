@@ -6,8 +6,12 @@ taken for dead when its heartbeat is old.
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -53,6 +57,22 @@ def register(tx: Transaction, who: Identity, at: int) -> None:
 def leave(tx: Transaction, process_id: str, at: int) -> None:
     """Write the process down as ended."""
     tx.run("UPDATE process SET ended_at = :at WHERE id = :id AND ended_at IS NULL", at=at, id=process_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a process told in its last heartbeat."""
+
+    process_id: str
+    at: datetime
+    snapshot: Mapping[str, Any]
+    """Figures of its pool; empty before the first."""
+
+
+def heard(connection: Connection) -> dict[str, Heard]:
+    """Return the last heartbeats of the processes that have not said goodbye, by process."""
+    rows = connection.execute(text("SELECT id, heartbeat_at, snapshot FROM process WHERE ended_at IS NULL"))
+    return {row.id: Heard(row.id, moment(row.heartbeat_at), json.loads(row.snapshot)) for row in rows}
 
 
 def orphans(connection: Connection, own_id: str, now: int) -> list[Orphan]:

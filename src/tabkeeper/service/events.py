@@ -9,7 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from tabkeeper.service.access import DOCUMENTED, AnyRooms, answers, need
+from tabkeeper.service.fleet import FleetNow
 from tabkeeper.service.news import MoneyNow, News, Now
+from tabkeeper.service.problems import ProblemError
 from tabkeeper.service.tokens import Caller
 
 router = APIRouter(tags=["now"], dependencies=[DOCUMENTED, need("read", everybody=True)])
@@ -28,6 +30,17 @@ async def money(request: Request) -> MoneyNow:
 
 
 @router.get(
+    "/fleet", summary="The pool over all its processes", responses=answers("not-found", "unavailable")
+)
+async def fleet(request: Request) -> FleetNow:
+    """Tell of a pool that processes share what runs and who waits in all of them; 404 if it has only this one."""
+    found = await _news(request).fleet()
+    if found is None:
+        raise ProblemError("not-found", "this pool has one process; /now tells all of it")
+    return found
+
+
+@router.get(
     "/events",
     summary="The same as it changes",
     response_class=EventSourceResponse,
@@ -36,7 +49,7 @@ async def money(request: Request) -> MoneyNow:
 async def events(
     request: Request, rooms: AnyRooms, caller: Annotated[Caller, need("read", everybody=True)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send what `/now` and `/money` answer whenever it changes, as server-sent events `now` and `money`."""
+    """Send what `/now`, `/money` and `/fleet` answer whenever it changes, as server-sent events of these names."""
     async for number, kind, said in _news(request).listen():
         if not await rooms.keyring.is_good(caller):
             return

@@ -185,3 +185,13 @@ class CleanupAnswer(Told):
     status: str
     closed: int
     message: str
+
+
+class JobNow(Told):
+    """One job of the timetable."""
+
+    every_seconds: float
+    runs: int
+    failures: int
+    last_run: datetime | None
+    last_result: str

@@ -16,7 +16,8 @@ from tabkeeper.pool.stats import ProviderStats
 from tabkeeper.pool.waiting import WaitingStats
 from tabkeeper.reports.report import BudgetFigures, CostReport
 from tabkeeper.reports.stories import AlertTold, recent_alerts
-from tabkeeper.service.models import SessionAnswer, Told
+from tabkeeper.service.fleet import FleetNow, fleet_of
+from tabkeeper.service.models import JobNow, SessionAnswer, Told
 from tabkeeper.service.problems import ProblemError
 from tabkeeper.service.sessions import session_answer
 
@@ -27,16 +28,6 @@ MONEY_SECONDS = 3.0
 """Between two looks at the books, which ask the database."""
 MOST_LISTENERS = 100
 _ALERTS = 20
-
-
-class JobNow(Told):
-    """One job of the timetable."""
-
-    every_seconds: float
-    runs: int
-    failures: int
-    last_run: datetime | None
-    last_result: str
 
 
 class Now(Told):
@@ -91,6 +82,8 @@ class News:
         self._looking: asyncio.Task[None] | None = None
         self._money: MoneyNow | None = None
         self._money_at: Instant = 0.0
+        self._fleet: FleetNow | None = None
+        self._fleet_at: Instant | None = None
         self._asking = asyncio.Lock()
         self._over = False
 
@@ -127,6 +120,15 @@ class News:
                 )
                 self._money_at = now
             return self._money
+
+    async def fleet(self) -> FleetNow | None:
+        """Look at all processes of the pool, at most every few seconds; None if it has only this one."""
+        async with self._asking:
+            now = self._clock.monotonic()
+            if self._fleet_at is None or now - self._fleet_at >= MONEY_SECONDS:
+                self._fleet = await self._pool.ledger.look(fleet_of(self._pool.database.process_id))
+                self._fleet_at = now
+            return self._fleet
 
     async def listen(self) -> AsyncIterator[tuple[int, str, str]]:
         """Give (number, kind, JSON) of what is new, first of what is; until the service stops.
@@ -171,13 +173,16 @@ class News:
                 self._tell("now", self.now())
                 try:
                     self._tell("money", await self.money())
+                    fleet = await self.fleet()
+                    if fleet is not None:
+                        self._tell("fleet", fleet)
                 except Exception:
                     log.exception("the books could not be read for those who listen")
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             self._latest.clear()
 
-    def _tell(self, kind: str, news: Now | MoneyNow) -> None:
+    def _tell(self, kind: str, news: Told) -> None:
         number, before = self._latest.get(kind, (0, ""))
         said = news.model_dump_json()
         if said != before:

@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const state = { now: null, money: null, source: null, page: "", charts: {}, alertsSeen: null };
+const state = { now: null, money: null, fleet: null, source: null, page: "", charts: {}, alertsSeen: null };
 
 // ── small things ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,6 +119,7 @@ function connect() {
   const source = new EventSource("/events");
   state.source = source;
   source.addEventListener("now", (event) => { live("is-live", "live"); onNow(JSON.parse(event.data)); });
+  source.addEventListener("fleet", (event) => { state.fleet = JSON.parse(event.data); if (state.now) onNow(state.now); });
   source.addEventListener("money", (event) => onMoney(JSON.parse(event.data)));
   source.onerror = () => {
     live("is-lost", "connection lost, trying again");
@@ -130,8 +131,30 @@ function connect() {
 
 const STATES = ["leased", "idle", "creating", "unhealthy", "ending"];
 
-function onNow(now) {
-  state.now = now;
+// Of a pool that processes share, all of it: its sessions, its queue, its limit; with what only this process knows of its own.
+function whole(now, fleet) {
+  const all = { ...now, of_fleet: false };
+  if (!fleet || fleet.unread) return all;
+  const own = new Map(now.open_sessions.map((one) => [one.id, one]));
+  const limit = fleet.limits.find((one) => one.kind === "pool");
+  const counts = Object.fromEntries(STATES.map((name) => [name, 0]));
+  for (const one of fleet.sessions) counts[one.state in counts ? one.state : "ending"] += 1;
+  return { ...all, ...counts, of_fleet: true, sessions: limit.used, max_sessions: limit.most, capacity: `${limit.used}/${limit.most}`,
+    queued: fleet.queued, queue: fleet.queue, open_sessions: fleet.sessions.map((one) => ({ ...own.get(one.id), ...one })) };
+}
+// Columns are those of the first time; where they change, the table is begun anew.
+function shape(table, kind) {
+  if (table.dataset.shape === kind) return table;
+  table.dataset.shape = kind;
+  if (table.tHead) { table.deleteTHead(); table.tBodies[0].remove(); }
+  return table;
+}
+
+function onNow(told) {
+  state.now = told;
+  const fleet = state.fleet;
+  const now = whole(told, fleet);
+  const wide = now.of_fleet ? "fleet" : "";
   show("capacity", now.capacity);
   show("queued", String(now.queued));
   show("leases", String(now.leases));
@@ -144,13 +167,15 @@ function onNow(now) {
   const free = Math.max(0, now.max_sessions - now.sessions);
   legend(byId("places-legend"), [...parts, ["free", free]]);
 
-  fill(byId("sessions"),
-    [["Session"], ["Platform"], ["Provider"], ["Tenant"], ["State"], ["Uses", "n"], ["Age", "n"], ["Cost", "n"], ["Health", "n"], ["Until"]],
+  fill(shape(byId("sessions"), wide),
+    [["Session"], ["Platform"], ["Provider"], ["Tenant"], ["State"], ["Uses", "n"], ["Age", "n"], ["Cost", "n"], ["Health", "n"], ["Until"],
+      ...(wide ? [["Process"]] : [])],
     now.open_sessions.map((one) => ({ key: one.id, cells: [
       sessionLink(one.id), one.platform, one.provider, one.tenant, pill(one.state), String(one.uses),
-      span((new Date(now.at) - new Date(one.created_at)) / 1000), dollars(one.cost), share(one.health),
+      one.created_at ? span((new Date(now.at) - new Date(one.created_at)) / 1000) : "", dollars(one.cost), one.created_at ? share(one.health) : "",
       one.state === "leased" ? sign(one.lease_ends, `lease ends ${until(one.lease_ends, now.at)}`)
-        : sign(one.keep_alive, `kept for ${until(one.keep_alive, now.at).slice(3)}`)] })),
+        : sign(one.keep_alive, `kept for ${until(one.keep_alive, now.at).slice(3)}`),
+      ...(wide ? [one.process] : [])] })),
     "No session is open.");
   fill(byId("queue"),
     [["Place", "n"], ["Platform"], ["Tenant"], ["Priority", "n"], ["Waited", "n"], ["Gives up", "n"], ["Waits for", "long"], ["Who", "long"]],
@@ -162,10 +187,24 @@ function onNow(now) {
     Object.entries(now.providers).map(([name, one]) => ({ key: name, cells: [
       name, one.state === "closed" ? "closed (well)" : one.state, `${one.sessions}/${one.max_sessions}`,
       sign(one.retry_in > 0, `in ${span(one.retry_in)}`), one.last_error] })), "No provider.");
-  fill(byId("jobs"), [["Job"], ["Runs", "n"], ["Failed", "n"], ["Last run", "n"], ["Result", "long"]],
-    Object.entries(now.jobs).map(([name, one]) => ({ key: name, cells: [
+  byId("fleet").hidden = !fleet;
+  for (const one of document.querySelectorAll(".of-this")) one.hidden = !fleet;
+  if (fleet) showProcesses(fleet);
+  const jobs = fleet ? fleet.members.flatMap((member) => Object.entries(member.is_this ? now.jobs : member.jobs)
+    .filter(([, one]) => one.runs > 0).map((job) => [member, ...job]))
+    : Object.entries(now.jobs).map((job) => [null, ...job]);
+  fill(shape(byId("jobs"), fleet ? "fleet" : ""), [...(fleet ? [["Process"]] : []), ["Job"], ["Runs", "n"], ["Failed", "n"], ["Last run", "n"], ["Result", "long"]],
+    jobs.map(([member, name, one]) => ({ key: `${member ? member.process_id : ""}|${name}`, cells: [...(member ? [member.name] : []),
       name, String(one.runs), String(one.failures), since(one.last_run, now.at), one.last_result] })), "No jobs run.");
   addMinute(now);
+}
+function showProcesses(fleet) {
+  fill(byId("processes"), [["Process"], ["Host"], ["Sessions", "n"], ["Leased", "n"], ["Waiting", "n"], ["Heard", "n"], ["", "long"]],
+    fleet.members.map((one) => ({ key: one.process_id, cells: [one.name, one.host,
+      ...[one.sessions, one.leased, one.waiting].map((n) => (fleet.unread ? "" : String(n))), since(one.heard_at, fleet.at),
+      [sign(one.is_this, "this one"), sign(one.does_jobs, "does the jobs of all"), sign(one.leaving, "leaving")].filter(Boolean).join(", ")] })),
+    "No process takes part.");
+  if (fleet.unread) setText(byId("processes").caption, `Processes of the pool; its sessions and queue are this process's only: ${fleet.unread}`);
 }
 function meter(node, parts) {
   const known = [...node.querySelectorAll("span")];
