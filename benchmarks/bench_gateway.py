@@ -1,7 +1,8 @@
-"""The CDP gateway beside a direct connection to the same browser, in turns; the gateway has its own process.
+"""The CDP gateway beside a direct connection to the same browser; the gateway has its own process.
 
-A page with a navigation and a screenshot; megabytes in one answer each; small commands one by one; and many clients
-that are connected and say nothing.
+Both connections are open all the time and take turns, page by page, so what else the machine does hits both. A page
+with a navigation and a screenshot; megabytes in one answer each; small commands one by one; and many clients that are
+connected and say nothing.
 """
 
 from __future__ import annotations
@@ -13,26 +14,25 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psutil
 from playwright.async_api import Playwright, async_playwright
 from websockets.asyncio.client import ClientConnection, connect
 
-from benchmarks.common import micros
 from tabkeeper.config import ProviderSettings
 from tabkeeper.providers.base import SessionSpec
 from tabkeeper.providers.local import LocalProvider
 
-ROUNDS, PAGES = 8, 8
-BULK_BYTES, BULK_TIMES, BULK_ROUNDS = 2**20, 60, 5
-SMALL = 500
+PAGES, WARM = 200, 10
+BULK_BYTES, BULK_TIMES, BULK_ROUNDS = 2**20, 10, 30
+SMALL_TIMES, SMALL_ROUNDS = 50, 40
 IDLE = 500
-SETTLE = 1.0
-"""Seconds for the gateway to undo what a client did: here the next one has the same browser."""
+RESAMPLES = 2000
 
 PAGE = (
     b"<!doctype html><title>page</title><style>div{height:90px;background:linear-gradient(red,blue)}</style>"
@@ -96,19 +96,53 @@ async def gateway(url: str) -> AsyncIterator[tuple[str, psutil.Process]]:
         await process.wait()
 
 
-async def pages(playwright: Playwright, address: str, url: str) -> list[float]:
-    """Seconds that each navigation with a screenshot took, over one connection."""
-    connection = await playwright.chromium.connect_over_cdp(address)
-    page = await (await connection.new_context()).new_page()
-    await page.goto(url)
-    took = []
-    for _ in range(PAGES):
-        began = time.perf_counter()
-        await page.goto(url)
-        await page.screenshot()
-        took.append(time.perf_counter() - began)
-    await connection.close()
+async def in_turns(rounds: int, one: Callable[[str], Awaitable[float]]) -> dict[str, list[float]]:
+    """What each side took, round by round; who begins changes."""
+    took: dict[str, list[float]] = {"direct": [], "gateway": []}
+    for turn in range(rounds):
+        for name in sorted(took, reverse=bool(turn % 2)):
+            took[name].append(await one(name))
     return took
+
+
+def compared(took: dict[str, list[float]]) -> dict[str, Any]:
+    """The median of the rounds' ratios, with the interval in which resampling finds it 95 times out of 100."""
+    ratios = [gateway / direct for gateway, direct in zip(took["gateway"], took["direct"], strict=True)]
+    chance = Random(1)
+    again = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES))
+    return {
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_95": [round(again[int(RESAMPLES * share)], 3) for share in (0.025, 0.975)],
+        "ratio_of_medians": round(statistics.median(took["gateway"]) / statistics.median(took["direct"]), 3),
+        "n": len(ratios),
+    }
+
+
+async def pages(
+    playwright: Playwright, paths: dict[str, str], url: str, process: psutil.Process
+) -> dict[str, Any]:
+    """Navigations with a screenshot."""
+    connections = {name: await playwright.chromium.connect_over_cdp(path) for name, path in paths.items()}
+    opened = {name: await (await one.new_context()).new_page() for name, one in connections.items()}
+
+    async def one(name: str) -> float:
+        began = time.perf_counter()
+        await opened[name].goto(url)
+        await opened[name].screenshot()
+        return time.perf_counter() - began
+
+    await in_turns(WARM, one)
+    before = process.cpu_times()
+    took = await in_turns(PAGES, one)
+    after = process.cpu_times()
+    for connection in connections.values():
+        await connection.close()
+    used = after.user + after.system - before.user - before.system
+    return {
+        **{f"{name}_ms": round(statistics.median(values) * 1000, 2) for name, values in took.items()},
+        **compared(took),
+        "gateway_cpu_ms": round(used / PAGES * 1000, 2),
+    }
 
 
 async def ask(socket: ClientConnection, number: int, method: str, session: str = "", **params: Any) -> Any:
@@ -138,24 +172,33 @@ async def raw_page(address: str) -> AsyncIterator[tuple[ClientConnection, str]]:
         await ask(socket, 4, "Target.disposeBrowserContext", browserContextId=context)
 
 
-async def bulk(address: str) -> float:
-    """Bytes per second of large answers."""
-    async with raw_page(address) as (socket, session):
-        began = time.perf_counter()
-        for i in range(BULK_TIMES):
-            await ask(socket, 100 + i, "Runtime.evaluate", session, expression=f"'x'.repeat({BULK_BYTES})")
-        return BULK_BYTES * BULK_TIMES / (time.perf_counter() - began)
+async def raw(paths: dict[str, str]) -> dict[str, Any]:
+    """Large answers, and small commands, without a library's own work."""
+    async with raw_page(paths["direct"]) as direct, raw_page(paths["gateway"]) as through:
+        ends = {"direct": direct, "gateway": through}
 
-
-async def small(address: str) -> list[float]:
-    """Seconds for a small command and its answer."""
-    async with raw_page(address) as (socket, session):
-        took = []
-        for i in range(SMALL):
+        async def evaluate(name: str, expression: str, times: int) -> float:
+            socket, session = ends[name]
             began = time.perf_counter()
-            await ask(socket, 100 + i, "Runtime.evaluate", session, expression="1")
-            took.append(time.perf_counter() - began)
-        return took
+            for number in range(times):
+                await ask(socket, 100 + number, "Runtime.evaluate", session, expression=expression)
+            return (time.perf_counter() - began) / times
+
+        large = await in_turns(
+            BULK_ROUNDS, lambda name: evaluate(name, f"'x'.repeat({BULK_BYTES})", BULK_TIMES)
+        )
+        small = await in_turns(SMALL_ROUNDS, lambda name: evaluate(name, "1", SMALL_TIMES))
+    speed = {name: [BULK_BYTES / one for one in values] for name, values in large.items()}
+    return {
+        "bulk": {
+            **{f"{name}_mb_per_s": round(statistics.median(v) / 1e6, 1) for name, v in speed.items()},
+            **compared(speed),
+        },
+        "small command": {
+            **{f"{name}_us": round(statistics.median(values) * 1e6) for name, values in small.items()},
+            **compared(small),
+        },
+    }
 
 
 async def idle(address: str, process: psutil.Process) -> dict[str, Any]:
@@ -182,7 +225,7 @@ async def idle(address: str, process: psutil.Process) -> dict[str, Any]:
 
 async def measure() -> dict[str, Any]:
     """All of it."""
-    figures: dict[str, Any] = {}
+    load = psutil.getloadavg()[0]
     async with (
         site() as url,
         browser() as direct,
@@ -190,34 +233,12 @@ async def measure() -> dict[str, Any]:
         async_playwright() as play,
     ):
         paths = {"direct": direct, "gateway": through}
-        took: dict[str, list[float]] = {name: [] for name in paths}
-        speed: dict[str, list[float]] = {name: [] for name in paths}
-        quick: dict[str, list[float]] = {name: [] for name in paths}
-        await pages(play, direct, url)  # warm
-        for turn in range(ROUNDS):
-            for name in sorted(paths, reverse=bool(turn % 2)):
-                took[name] += await pages(play, paths[name], url)
-                await asyncio.sleep(SETTLE)
-        for turn in range(BULK_ROUNDS):
-            for name in sorted(paths, reverse=bool(turn % 2)):
-                speed[name].append(await bulk(paths[name]))
-                await asyncio.sleep(SETTLE)
-                quick[name] += await small(paths[name])
-                await asyncio.sleep(SETTLE)
-        medians = {name: statistics.median(values) for name, values in took.items()}
-        figures["navigation and screenshot"] = {
-            **{f"{name}_ms": round(value * 1000, 2) for name, value in medians.items()},
-            "ratio": round(medians["gateway"] / medians["direct"], 3),
-            "n": len(took["direct"]),
+        return {
+            "navigation and screenshot": await pages(play, paths, url, process),
+            **await raw(paths),
+            "idle": await idle(through, process),
+            "load average": {"before": round(load, 1), "after": round(psutil.getloadavg()[0], 1)},
         }
-        best = {name: statistics.median(values) for name, values in speed.items()}
-        figures["bulk"] = {
-            **{f"{name}_mb_per_s": round(value / 1e6, 1) for name, value in best.items()},
-            "ratio": round(best["gateway"] / best["direct"], 3),
-        }
-        figures["small command"] = {name: micros(values) for name, values in quick.items()}
-        figures["idle"] = await idle(through, process)
-    return figures
 
 
 def run() -> dict[str, Any]:

@@ -23,6 +23,9 @@ PACKAGES = (
     "psycopg-pool",
     "crawlee",
     "pydantic",
+    "uvicorn",
+    "uvloop",
+    "websockets",
 )
 
 

@@ -124,6 +124,7 @@ def test_what_is_judged_is_what_is_sent():
         '"method":"Runtime.evaluate","sessionId":"SOWN","m\\u0065thod":"Tracing.start"',
         '"method":"Runtime.evaluate","sessionId":"SOWN","method":"Tracing.start"',
         '"method":"Runtime.evaluate","sessionId":"SOWN","sessionId":"SFIRST"',
+        '"method":"Runtime.evaluate","sessionId":"SOWN","sessionId"/**/:"SFIRST"',
         '"method":"Runtime.evaluate"',
         '"method":"Tracing\\u002estart","sessionId":"SOWN"',
     ],

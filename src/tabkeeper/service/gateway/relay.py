@@ -14,7 +14,7 @@ from starlette.types import Message, Receive
 
 from tabkeeper.service.gateway.server import GatewayProtocol
 from tabkeeper.service.gateway.talk import Step, Talk
-from tabkeeper.service.gateway.wire import BrowserWire, GoneError
+from tabkeeper.service.gateway.wire import BrowserWire, Ears, GoneError
 
 EndedBy = Literal["client", "silence", "release", "binary", "stall", "browser", "lease"]
 """client: said goodbye; silence: vanished; release: gave its lease back; binary: spoke no CDP; stall: stopped reading;
@@ -63,7 +63,13 @@ class Relay:
         }
         self._client.hear(self._said, full=self._client_is_full, room=self._client_has_room)
         self._browser.hear(
-            self._heard, full=self._browser_is_full, room=self._browser_has_room, gone=self._browser_gone
+            Ears(
+                heard=self._heard,
+                carry=self._client.carry,
+                full=self._browser_is_full,
+                room=self._browser_has_room,
+                gone=self._browser_gone,
+            )
         )
         try:
             done, _ = await asyncio.wait({self._ended, *waits}, return_when=asyncio.FIRST_COMPLETED)
@@ -80,7 +86,7 @@ class Relay:
         if self._client_full is not None:
             self._client_full.cancel()
         self._client.hear(lambda _: None)
-        self._browser.hear(lambda _: None)
+        self._browser.hear(Ears(heard=lambda _: False, carry=lambda _: None))
 
     def _end(self, ending: Ending) -> None:
         if not self._ended.done():
@@ -98,18 +104,17 @@ class Relay:
         for command in step.to_browser:
             self._tell_browser(command)
         if step.to_client is not None:
-            self._client.say(step.to_client.encode())
+            self._client.say(step.to_client)
         if step.ends:
             self._end(_released(step))
 
-    def _heard(self, message: bytes | bytearray) -> None:
+    def _heard(self, message: bytes) -> bool:
         if self._ended.done():
-            return
+            return False
         passes, command = self._talk.heard(message)
         if command is not None:
             self._tell_browser(command)
-        if passes:
-            self._client.say(message)
+        return passes
 
     def _tell_browser(self, command: str) -> None:
         try:

@@ -9,10 +9,12 @@ from typing import Any
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from tabkeeper.config import GatewaySettings
+from tabkeeper.service.gateway.wire import nothing
 
 CLIENT = "tabkeeper.client"
 """Under this name in a scope's state: the connection itself."""
@@ -20,10 +22,6 @@ CLIENT = "tabkeeper.client"
 
 _quiet = logging.getLogger(f"{__name__}.connections")
 _quiet.setLevel(logging.WARNING)  # what it says below that quotes addresses, with the tokens in them
-
-
-def _nothing() -> None:
-    pass
 
 
 class _Heard(asyncio.Queue[ASGIReceiveEvent]):
@@ -50,7 +48,7 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **more)
         self.logger = self.conn.logger = _quiet
         self.conn.debug = False
-        self._full = self._room = _nothing
+        self._full = self._room = nothing
 
     def handle_connect(self, event: Request) -> None:
         """Begin a connection."""
@@ -70,8 +68,8 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
         self,
         heard: Callable[[str | None], None],
         *,
-        full: Callable[[], None] = _nothing,
-        room: Callable[[], None] = _nothing,
+        full: Callable[[], None] = nothing,
+        room: Callable[[], None] = nothing,
     ) -> None:
         """Listen from now on; how the client leaves is still told by ASGI's `receive`.
 
@@ -93,15 +91,14 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
         if not self.writable.is_set():
             full()
 
-    def say(self, message: bytes | bytearray) -> None:
+    def say(self, message: str) -> None:
         """Send text; what cannot be sent yet waits, and `full` is told. A client that is leaving hears nothing more."""
-        if self.close_sent or self.disconnected:
-            return
-        try:
-            self.conn.send_text(message)
-        except InvalidState:
-            return
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.carry(Frame(Opcode.TEXT, message.encode()).serialize(mask=False))
+
+    def carry(self, frames: bytes) -> None:
+        """Send whole frames as they are."""
+        if self.conn.state is State.OPEN and not self.close_sent:
+            self.transport.write(frames)
 
     def hold(self) -> None:
         """Read nothing more, until `go_on`."""

@@ -21,8 +21,14 @@ _SMALL = 8192
 """Only messages of this size or less are looked into, when the browser says them."""
 _LARGE = 1 << 20
 """Commands longer than this are not read whole."""
+_LONG = 4096
+"""Commands longer than this are not read whole if it is plain without that what they are for."""
 _METHOD = re.compile(r'"method"\s*:\s*"([A-Za-z]+\.[A-Za-z]+)"')
 _SESSION = re.compile(r'"sessionId"\s*:\s*"([0-9A-Za-z-]+)"')
+_NETWORK = b'{"method":"Network.'
+_OF_BYTES = (b'{"method":"Network.dataReceived"', b'{"method":"Network.loadingFinished"')
+_ITS_SESSION = re.compile(rb'\},"sessionId":"([0-9A-Za-z-]+)"\}\Z')
+"""How an event ends. A page's own words could not: within them a quotation mark has a backslash."""
 _CARRIERS = frozenset(
     {
         "DOM.setOuterHTML",
@@ -85,8 +91,12 @@ class Talk:
     def said(self, text: str) -> Step:
         """Read a command and say what to do about it."""
         self._custody.sent += len(text)
-        if len(text) > _LARGE:
-            return self._said_much(text)
+        if len(text) > _LONG:
+            if self._is_plain(text):
+                return Step(to_browser=[text])
+            if len(text) > _LARGE:
+                self._custody.spend("a long message that cannot be judged")
+                return Step(to_browser=[text])
         try:
             command = json.loads(text)
         except (ValueError, RecursionError):
@@ -126,16 +136,16 @@ class Talk:
                 step.to_browser.append(self._our("Network.enable", session))
         return step
 
-    def _said_much(self, text: str) -> Step:
-        """A file or a script in one command: it is found out what for, and not read any further."""
+    def _is_plain(self, text: str) -> bool:
+        """Judge a file or a script in one command, if what it is for can be told without reading it whole."""
         methods, sessions = _METHOD.findall(text), _SESSION.findall(text)
-        plain = len(methods) == 1 and methods[0] in _CARRIERS and len(sessions) == 1
-        if not plain or text.count('"method"') > 1 or "\\u00" in text:
-            self._custody.spend("a long message that cannot be judged")
-        else:
-            target = self._targets.get(sessions[0])
-            self._custody.judge(methods[0], {}, target, known=target is not None)
-        return Step(to_browser=[text])
+        if not (len(methods) == len(sessions) == 1 and methods[0] in _CARRIERS):
+            return False
+        if text.count('"method"') > 1 or text.count('"sessionId"') > 1 or "\\u00" in text:
+            return False  # a second one may be written so that only the browser reads it as such
+        target = self._targets.get(sessions[0])
+        self._custody.judge(methods[0], {}, target, known=target is not None)
+        return True
 
     def _asked_us(self, command: dict[str, Any], method: str, params: dict[str, Any]) -> Step:
         if method == "Tabkeeper.lease":
@@ -156,12 +166,15 @@ class Talk:
 
     # ── from the browser ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def heard(self, message: bytes | bytearray) -> tuple[bool, str | None]:
+    def heard(self, message: bytes) -> tuple[bool, str | None]:
         """Read what the browser says: whether it is for the client, and a command of ours that follows from it."""
         self._custody.received += len(message)
         if len(message) > _SMALL:
             head = message[:64]
             if b'"Target.attachedToTarget"' not in head and b'"Network.' not in head:
+                return True, None
+        elif message.startswith(_NETWORK):
+            if self._is_only_for_client(message):
                 return True, None
         elif not (
             b'"Network.' in message
@@ -190,6 +203,13 @@ class Talk:
         if method.startswith("Network."):
             return self._network(method, params, said.get("sessionId")), None
         return True, None
+
+    def _is_only_for_client(self, message: bytes) -> bool:
+        """Whether an event of the network says nothing of bytes, and the client asked for it."""
+        if message.startswith(_OF_BYTES):
+            return False
+        found = _ITS_SESSION.search(message, max(0, len(message) - 80))
+        return found is not None and found[1].decode() in self._listens
 
     def _heard_answer(self, number: int, result: object) -> bool:
         if number in self._ours:
