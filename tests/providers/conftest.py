@@ -112,9 +112,22 @@ def losses() -> Losses:
     return Losses()
 
 
+def settings(kind: str, **more: Any) -> ProviderSettings:
+    """Settings of a hosted provider."""
+    return ProviderSettings(kind=kind, api_key=KEY, **more)
+
+
 def at(emulator: Emulator, **more: Any) -> ProviderSettings:
     """Settings of the adapter for an emulator."""
-    return ProviderSettings(kind=emulator.kind, api_key=KEY, base_url=emulator.url, **more)
+    return settings(emulator.kind, base_url=emulator.url, **more)
+
+
+@pytest.fixture
+async def emulator(request) -> AsyncIterator[Emulator]:
+    """The emulator that a test module names."""
+    async with serving(request.module.EMULATOR(keys=[request.module.KEY])) as made:
+        yield made
+        assert made.running == []
 
 
 @pytest.fixture
@@ -234,6 +247,7 @@ class Tools:
 
     key = KEY
     at = staticmethod(at)
+    settings = staticmethod(settings)
     spec = staticmethod(spec)
     processes_of = staticmethod(processes_of)
     browsers_of = staticmethod(browsers_of)

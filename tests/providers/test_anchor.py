@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import date
 from typing import Any
 
@@ -31,7 +31,6 @@ from tabkeeper.errors import (
     ProviderAuthError,
     ProviderCapacityError,
     ProviderNotFoundError,
-    ProviderPaymentError,
     ProviderRateLimitError,
     ProviderRequestError,
     ProviderUnavailableError,
@@ -41,11 +40,10 @@ from tabkeeper.providers.anchor import AnchorProvider
 from tabkeeper.providers.base import SessionSpec
 from tabkeeper.providers.emulator import AnchorEmulator, Limits, Phase, serving
 
+from .started import moment, started
+
 KEY = "sk-test/+key"
-
-
-async def moment(_: float) -> None:
-    await asyncio.sleep(0.001)
+EMULATOR = AnchorEmulator
 
 
 def made_of(*, base_url: str | None = None, transport=None, **settings: Any) -> AnchorProvider:
@@ -53,22 +51,9 @@ def made_of(*, base_url: str | None = None, transport=None, **settings: Any) -> 
     return AnchorProvider("anchor", section, sleep=moment, transport=transport)
 
 
-@asynccontextmanager
-async def far(emulator, **settings: Any) -> AsyncIterator[AnchorProvider]:
+def far(emulator, **settings: Any) -> AbstractAsyncContextManager[AnchorProvider]:
     provider = made_of(base_url=emulator.url, **settings)
-    await provider.start(lambda *_: None)
-    try:
-        yield provider
-    finally:
-        emulator.behave()
-        await provider.aclose()
-
-
-@pytest.fixture
-async def emulator() -> AsyncIterator[AnchorEmulator]:
-    async with serving(AnchorEmulator(keys=[KEY])) as made:
-        yield made
-        assert made.running == []
+    return started(provider, emulator)
 
 
 @pytest.fixture
@@ -151,27 +136,6 @@ def test_settings_that_cannot_be_are_refused_at_once(settings, told):
 # ── what is answered ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, ProviderRequestError),
-        (401, ProviderAuthError),
-        (402, ProviderPaymentError),
-        (403, ProviderPaymentError),
-        (422, ProviderRequestError),
-        (429, ProviderRateLimitError),
-        (500, OutcomeUnknownError),
-        (502, OutcomeUnknownError),
-    ],
-)
-async def test_a_refused_create_is_sent_once_and_named(anchor, emulator, tools, status, kind):
-    emulator.misbehave("create", "status", status=status, times=9)
-    with pytest.raises(kind):
-        await anchor.create(tools.spec())
-    assert len(emulator.requests) == 1
-    assert emulator.sessions == {}
-
-
 async def test_the_concurrency_limit_is_told_from_the_rate_limit(tools):
     async with serving(AnchorEmulator(Limits(concurrent=1, creates_per_minute=2))) as emulator:
         async with far(emulator) as anchor:
@@ -198,14 +162,6 @@ async def test_a_create_that_got_no_answer_is_found_by_another_process(emulator,
             assert f"sessionId={found.provider_session_id}" in found.connect_url
             await next_one.close(found.provider_session_id)
     assert emulator.bill().sessions == 1
-
-
-@pytest.mark.parametrize("body", [{}, {"data": {}}, {"data": {"id": 5}}, [], "x"])
-async def test_an_answer_that_names_no_session_is_an_unknown_outcome(tools, body):
-    anchor = made_of(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=body)))
-    await anchor.start(lambda *_: None)
-    with pytest.raises(OutcomeUnknownError):
-        await anchor.create(tools.spec("s1"))
 
 
 @pytest.mark.parametrize("wraps", [True, False])
@@ -304,13 +260,6 @@ async def test_an_unknown_status_counts_as_running_until_a_release_succeeds(anch
     assert (await anchor.get(made.provider_session_id)).running
     await anchor.close(made.provider_session_id)
     assert not anchor.alive(made.provider_session_id)
-
-
-async def test_a_release_that_fails_three_times_is_sent_a_fourth_time(anchor, emulator, tools):
-    made = await anchor.create(tools.spec())
-    emulator.misbehave("release", "status", status=500, times=3)
-    await anchor.close(made.provider_session_id)
-    assert [m for m, *_ in emulator.requests].count("DELETE") == 4
 
 
 async def test_no_id_can_end_them_all(anchor, emulator, tools):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import Any
 
@@ -32,6 +31,8 @@ from tabkeeper.errors import (
 from tabkeeper.providers.browserbase import BrowserbaseProvider
 from tabkeeper.providers.emulator import BrowserbaseEmulator, Limits, Phase, serving
 
+from .started import started
+
 KEY = "bb_test_key"
 
 
@@ -46,8 +47,9 @@ class Sleeper:
         await asyncio.sleep(0.001)
 
 
-@asynccontextmanager
-async def far(emulator, losses=lambda *_: None, **settings: Any) -> AsyncIterator[BrowserbaseProvider]:
+def far(
+    emulator, losses=lambda *_: None, **settings: Any
+) -> AbstractAsyncContextManager[BrowserbaseProvider]:
     sleeper = Sleeper()
     provider = BrowserbaseProvider(
         "bb",
@@ -56,12 +58,7 @@ async def far(emulator, losses=lambda *_: None, **settings: Any) -> AsyncIterato
         rng=Random(1),
     )
     provider.sleeper = sleeper
-    await provider.start(losses)
-    try:
-        yield provider
-    finally:
-        emulator.behave()
-        await provider.aclose()
+    return started(provider, emulator, losses)
 
 
 @pytest.fixture
@@ -123,29 +120,6 @@ def test_settings_that_cannot_be_are_refused_at_once(settings, told):
 
 
 # ── what is answered ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, ProviderRequestError),
-        (401, ProviderAuthError),
-        (402, ProviderPaymentError),
-        (403, ProviderAuthError),
-        (422, ProviderRequestError),
-        (429, ProviderRateLimitError),
-        (500, OutcomeUnknownError),
-        (502, OutcomeUnknownError),
-        (503, OutcomeUnknownError),
-        (504, OutcomeUnknownError),
-    ],
-)
-async def test_a_refused_create_is_sent_once_and_named(bb, browserbase, tools, status, kind):
-    browserbase.misbehave("create", "status", status=status, times=9)
-    with pytest.raises(kind):
-        await bb.create(tools.spec())
-    assert len(browserbase.requests) == 1
-    assert browserbase.sessions == {}
 
 
 async def test_the_concurrency_limit_is_told_from_the_rate_limit(tools):
@@ -246,23 +220,6 @@ async def test_a_browser_that_boots_is_waited_for_and_one_that_fails_is_given_ba
 # ── ending ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("answer", [None, 400, 404, 409, 410])
-async def test_a_second_release_counts_as_closed_whatever_is_answered(bb, browserbase, tools, answer):
-    browserbase.release_again = answer
-    made = await bb.create(tools.spec())
-    await bb.close(made.provider_session_id)
-    await bb.close(made.provider_session_id)
-    assert [one.phase for one in browserbase.sessions.values()] == [Phase.COMPLETED]
-
-
-async def test_a_release_that_fails_three_times_is_sent_a_fourth_time(bb, browserbase, tools):
-    made = await bb.create(tools.spec())
-    browserbase.misbehave("release", "status", status=500, times=3)
-    await bb.close(made.provider_session_id)
-    assert browserbase.running == []
-    assert len(bb.sleeper.slept) == 3
-
-
 async def test_a_refused_release_of_a_running_session_is_an_error(bb, browserbase, tools):
     made = await bb.create(tools.spec())
     browserbase.misbehave("release", "status", status=400)
@@ -309,19 +266,6 @@ async def test_an_unknown_status_counts_as_running(tools):
     assert made.label == "s1"
     with pytest.raises(ProviderUnavailableError, match="still runs"):
         await bb.close("p1")
-
-
-@pytest.mark.parametrize("body", [{}, {"id": ""}, [], "x"])
-async def test_an_answer_that_names_no_session_is_an_unknown_outcome(tools, body):
-    bb = BrowserbaseProvider(
-        "bb",
-        ProviderSettings(kind="browserbase", api_key=KEY),
-        transport=httpx.MockTransport(lambda _: httpx.Response(201, json=body)),
-        sleep=Sleeper(),
-    )
-    await bb.start(lambda *_: None)
-    with pytest.raises(OutcomeUnknownError):
-        await bb.create(tools.spec("s1"))
 
 
 async def test_a_session_without_an_address_is_given_back(tools):
@@ -401,28 +345,6 @@ async def test_check_tells_whether_the_key_is_valid_and_how_much_it_may(browserb
         assert not check.ok
         assert "api_key" in check.advice
         assert KEY not in check.detail
-
-
-async def test_an_id_cannot_lead_elsewhere(bb):
-    for bad in ("", "../projects", "a/b", "a?b=c"):
-        with pytest.raises(ProviderRequestError):
-            await bb.close(bad)
-
-
-async def test_secrets_show_nowhere(browserbase, caplog, tools):
-    caplog.set_level(logging.DEBUG)
-    async with far(browserbase) as bb:
-        made = await bb.create(tools.spec())
-        browserbase.misbehave("release", "status", status=401)
-        with pytest.raises(ProviderAuthError) as told:
-            await bb.close(made.provider_session_id)
-    secret = browserbase.sessions[made.provider_session_id].secret
-    ours = "\n".join(
-        r.getMessage() for r in caplog.records if r.name.startswith(("httpx", "httpcore", "tabk"))
-    )
-    for text in (ours, repr(bb._api), repr(bb._settings), repr(made), str(told.value)):
-        assert KEY not in text
-        assert secret not in text
 
 
 # ── the official SDK ───────────────────────────────────────────────────────────────────────────────────────────────

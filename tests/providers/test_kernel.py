@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
@@ -28,7 +27,6 @@ from tabkeeper.config import ProviderSettings
 from tabkeeper.errors import (
     ConfigError,
     OutcomeUnknownError,
-    ProviderAuthError,
     ProviderCapacityError,
     ProviderPaymentError,
     ProviderRateLimitError,
@@ -39,33 +37,19 @@ from tabkeeper.providers.base import Leftover, SessionSpec
 from tabkeeper.providers.emulator import KernelEmulator, Limits, Phase, serving
 from tabkeeper.providers.kernel import KernelProvider
 
+from .started import moment, started
+
 KEY = "sk_test_key"
-
-
-async def moment(_: float) -> None:
-    await asyncio.sleep(0.001)
+EMULATOR = KernelEmulator
 
 
 def settings(**more: Any) -> ProviderSettings:
     return ProviderSettings(kind="kernel", api_key=KEY, **more)
 
 
-@asynccontextmanager
-async def far(emulator, **more: Any) -> AsyncIterator[KernelProvider]:
+def far(emulator, **more: Any) -> AbstractAsyncContextManager[KernelProvider]:
     provider = KernelProvider("k", settings(base_url=emulator.url, **more), sleep=moment)
-    await provider.start(lambda *_: None)
-    try:
-        yield provider
-    finally:
-        emulator.behave()
-        await provider.aclose()
-
-
-@pytest.fixture
-async def emulator() -> AsyncIterator[KernelEmulator]:
-    async with serving(KernelEmulator(keys=[KEY])) as made:
-        yield made
-        assert made.running == []
+    return started(provider, emulator)
 
 
 @pytest.fixture
@@ -178,27 +162,6 @@ def test_settings_that_cannot_be_are_refused_at_once(more, told):
 # ── what is answered ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, ProviderRequestError),
-        (401, ProviderAuthError),
-        (402, ProviderPaymentError),
-        (403, ProviderAuthError),
-        (409, ProviderRequestError),
-        (429, ProviderRateLimitError),
-        (500, OutcomeUnknownError),
-        (503, OutcomeUnknownError),
-        (529, ProviderCapacityError),
-    ],
-)
-async def test_a_refused_create_is_sent_once_and_named(kernel, emulator, tools, status, kind):
-    emulator.misbehave("create", "status", status=status, times=9)
-    with pytest.raises(kind):
-        await kernel.create(tools.spec())
-    assert [path for method, path, *_ in emulator.requests if method == "POST"] == ["/browsers"]
-
-
 @pytest.mark.parametrize("named", [True, False])
 async def test_the_concurrency_limit_is_told_from_the_rate_limit_even_if_the_answer_does_not(tools, named):
     async with serving(KernelEmulator(Limits(concurrent=1, creates_per_minute=2))) as emulator:
@@ -246,16 +209,6 @@ async def test_a_create_that_got_no_answer_is_found_and_ended_by_another_process
             )
     assert emulator.bill().sessions == 1
     assert emulator.running == []
-
-
-@pytest.mark.parametrize("body", [{}, {"session_id": 5}, [], "x"])
-async def test_an_answer_that_names_no_session_is_an_unknown_outcome(tools, body):
-    kernel = KernelProvider(
-        "k", settings(), transport=httpx.MockTransport(lambda _: httpx.Response(200, json=body))
-    )
-    await kernel.start(lambda *_: None)
-    with pytest.raises(OutcomeUnknownError):
-        await kernel.create(tools.spec("s1"))
 
 
 async def test_a_session_without_an_address_is_given_back(tools):
@@ -379,28 +332,6 @@ async def test_check_tells_whether_the_key_is_valid_and_how_much_it_may(emulator
         (check,) = await kernel.check()
         assert not check.ok
         assert "api_key" in check.advice
-
-
-async def test_an_id_cannot_lead_elsewhere(kernel):
-    for bad in ("", "../org/limits", "a/b", "a?b=c"):
-        with pytest.raises(ProviderRequestError):
-            await kernel.close(bad)
-
-
-async def test_secrets_show_nowhere(emulator, caplog, tools):
-    caplog.set_level(logging.DEBUG)
-    async with far(emulator) as kernel:
-        made = await kernel.create(tools.spec())
-        emulator.misbehave("release", "status", status=401)
-        with pytest.raises(ProviderAuthError) as told:
-            await kernel.close(made.provider_session_id)
-    secret = emulator.sessions[made.provider_session_id].secret
-    ours = "\n".join(
-        r.getMessage() for r in caplog.records if r.name.startswith(("httpx", "httpcore", "tabk"))
-    )
-    for text in (ours, repr(kernel._api), repr(kernel._settings), repr(made), str(told.value)):
-        assert KEY not in text
-        assert secret not in text
 
 
 # ── the official SDK ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
@@ -17,41 +17,24 @@ from tabkeeper.clock import VirtualClock
 from tabkeeper.config import ProviderSettings
 from tabkeeper.errors import (
     OutcomeUnknownError,
-    ProviderAuthError,
     ProviderCapacityError,
-    ProviderPaymentError,
-    ProviderRateLimitError,
     ProviderRequestError,
 )
 from tabkeeper.providers.base import SessionSpec
 from tabkeeper.providers.emulator import Limits, Phase, SteelEmulator, serving
 from tabkeeper.providers.steel import SteelProvider
 
+from .started import moment, started
+
 KEY = "ste-test-key"
+EMULATOR = SteelEmulator
 
 
-async def moment(_: float) -> None:
-    await asyncio.sleep(0.001)
-
-
-@asynccontextmanager
-async def far(emulator, **settings: Any) -> AsyncIterator[SteelProvider]:
+def far(emulator, **settings: Any) -> AbstractAsyncContextManager[SteelProvider]:
     provider = SteelProvider(
         "steel", ProviderSettings(kind="steel", api_key=KEY, base_url=emulator.url, **settings), sleep=moment
     )
-    await provider.start(lambda *_: None)
-    try:
-        yield provider
-    finally:
-        emulator.behave()
-        await provider.aclose()
-
-
-@pytest.fixture
-async def emulator() -> AsyncIterator[SteelEmulator]:
-    async with serving(SteelEmulator(keys=[KEY])) as made:
-        yield made
-        assert made.running == []
+    return started(provider, emulator)
 
 
 @pytest.fixture
@@ -73,26 +56,6 @@ async def test_the_timeout_is_in_milliseconds_within_the_bounds(wanted, sent):
         assert json.loads(emulator.requests[0][3])["timeout"] == sent
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, ProviderRequestError),
-        (401, ProviderAuthError),
-        (402, ProviderPaymentError),
-        (403, ProviderAuthError),
-        (409, ProviderRequestError),
-        (429, ProviderRateLimitError),
-        (500, OutcomeUnknownError),
-        (503, OutcomeUnknownError),
-    ],
-)
-async def test_a_refused_create_is_sent_once_and_named(steel, emulator, tools, status, kind):
-    emulator.misbehave("create", "status", status=status, times=9)
-    with pytest.raises(kind):
-        await steel.create(tools.spec())
-    assert len(emulator.requests) == 1
-
-
 async def test_the_concurrency_limit_is_told_from_the_rate_limit(tools):
     async with serving(SteelEmulator(Limits(concurrent=1))) as emulator, far(emulator) as steel:
         await steel.create(tools.spec("s1"))
@@ -111,14 +74,6 @@ async def test_a_create_that_got_no_answer_is_found_and_ended_by_another_process
             assert found.label == "s1"
             await next_one.close(found.provider_session_id)
     assert emulator.bill().sessions == 1
-
-
-@pytest.mark.parametrize("answer", [None, 400, 404, 409, 410])
-async def test_a_second_release_counts_as_closed_whatever_is_answered(steel, emulator, tools, answer):
-    emulator.release_again = answer
-    made = await steel.create(tools.spec())
-    await steel.close(made.provider_session_id)
-    await steel.close(made.provider_session_id)
 
 
 async def test_no_id_can_release_them_all(steel, emulator, tools):
