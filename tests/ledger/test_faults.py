@@ -170,6 +170,14 @@ async def test_connections_cut_by_the_server_are_made_anew(postgres_url):
         ledger.reader.dispose()
 
 
+@pytest.mark.postgres
+async def test_who_reads_after_the_end_leaves_no_connection_open(postgres_url):
+    async with opened(postgres_url) as ledger:
+        pass
+    assert await ledger.verify() == []
+    assert ledger.reader.pool.checkedin() == 0
+
+
 async def test_the_usage_log_never_blocks_its_caller_while_another_process_has_the_lock(sqlite_url):
     """A lease is recorded in microseconds though the database is locked; held up, not lost."""
     async with opened(sqlite_url) as ledger:

@@ -6,6 +6,7 @@ end with the connection, and the emulator cuts that when the session is over or 
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -53,3 +54,10 @@ def one_browser(_running_browser: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Emulator, "_launch", launch)
     monkeypatch.setattr(Emulator, "_end_browser", end)
+
+
+@pytest.fixture
+def nothing_left_open() -> Iterator[None]:
+    """What a test leaves open fails that test, and not some later, innocent one."""
+    yield
+    gc.collect()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,15 +24,8 @@ PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
 pytestmark = [
     pytest.mark.postgres,
     pytest.mark.xdist_group("fleet"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("nothing_left_open"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_for_others() -> Iterator[None]:
-    """A thread that reads while its pool closes lets go of its connection late: not in somebody else's test."""
-    yield
-    gc.collect()
 
 
 async def test_an_idle_session_made_by_one_process_is_leased_by_another(postgres_url: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import warnings
@@ -30,15 +29,8 @@ pytestmark = [
     pytest.mark.postgres,
     pytest.mark.proof,
     pytest.mark.xdist_group("fleet"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("nothing_left_open"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_for_others() -> Iterator[None]:
-    """A thread that reads while its pool closes lets go of its connection late: not in somebody else's test."""
-    yield
-    gc.collect()
 
 
 class Load:

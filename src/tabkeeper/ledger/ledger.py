@@ -191,7 +191,7 @@ class Ledger:
             pass  # The next start finds the process dead by its id.
         finally:
             await self._writer.stop()
-            if self._reading:
+            while self._reading:
                 await asyncio.wait(self._reading)
             self.reader.dispose()
             self._engine.dispose()
@@ -519,10 +519,16 @@ class Ledger:
         """Read in a thread. It cannot be cancelled, so the ledger's end waits for it, whoever has left meanwhile."""
         reading = asyncio.ensure_future(asyncio.to_thread(work))
         self._reading.add(reading)
-        reading.add_done_callback(self._reading.discard)
+        reading.add_done_callback(self._has_read)
         return await asyncio.shield(reading)
 
     # -- inside ------------------------------------------------------------------------------------------
+
+    def _has_read(self, reading: asyncio.Future[Any]) -> None:
+        self._reading.discard(reading)
+        if self._closed and not self._reading:
+            # Who reads after the end opened a connection that nobody else would close.
+            self.reader.dispose()
 
     async def _move_in(self, installation: str) -> None:
         now = self._clock.now()
