@@ -27,6 +27,7 @@ from benchmarks import (
     bench_ledger,
     bench_memory,
     bench_planner,
+    bench_reports,
 )
 from benchmarks.common import machine, save
 from benchmarks.policy import bench as bench_policy
@@ -42,9 +43,10 @@ BENCHES: dict[str, Callable[[str | None], dict[str, Any]]] = {
     "memory": lambda _: bench_memory.run(),
     "planner": lambda _: bench_planner.run(),
     "policy": lambda _: bench_policy.run(),
+    "reports": bench_reports.run,
 }
 
-DATABASE = {"fleet", "lease", "ledger"}
+DATABASE = {"fleet", "lease", "ledger", "reports"}
 """Benchmarks that want a PostgreSQL."""
 
 
