@@ -213,6 +213,7 @@ async def crew(url: str, **settings: Any) -> AsyncIterator[Crew]:
     """Serve a provider; at the end no process and, unless told otherwise, no session runs."""
     limits = settings.pop("limits", Limits(connect_seconds=1e9, creates_per_minute=10**6, concurrent=100))
     budgets, tenants = settings.pop("budgets", []), settings.pop("tenants", {})
+    ledger = {"url": url, **settings.pop("ledger", {})}
     emulator = KINDS["browserbase"](limits)
     async with serving(emulator):
         config = {
@@ -224,7 +225,7 @@ async def crew(url: str, **settings: Any) -> AsyncIterator[Crew]:
                 "queue_timeout": "2m",
                 **settings,
             },
-            "ledger": {"url": url},
+            "ledger": ledger,
             "providers": {
                 "far": {"kind": "browserbase", "api_key": "k", "base_url": emulator.url, "rates": PRICE}
             },

@@ -20,6 +20,12 @@ _PATIENCE = 2.0
 _SLOW_MS = 10.0
 """Milliseconds per answer from which leases are slow; each takes two entries of the log."""
 _CHANNEL = "tabkeeper_doctor"
+_DEAF = Finding(
+    name="notifications",
+    level="warn",
+    detail="they do not arrive, so processes look for news once a second",
+    advice="behind PgBouncer in transaction mode, set ledger.direct_url to the server itself",
+)
 
 
 def shared_findings(engine: Engine, settings: PoolConfig) -> Iterator[Finding]:
@@ -82,6 +88,8 @@ def _notifications(engine: Engine, settings: PoolConfig) -> Finding:
     try:
         listening = listener.raw_connection()
         try:
+            if listening.info.get("pooled"):
+                return _DEAF
             ear = listening.driver_connection
             assert ear is not None
             ear.execute(f"LISTEN {_CHANNEL}")
@@ -96,12 +104,7 @@ def _notifications(engine: Engine, settings: PoolConfig) -> Finding:
             listener.dispose()
     if heard:
         return Finding(name="notifications", level="ok", detail="they arrive")
-    return Finding(
-        name="notifications",
-        level="warn",
-        detail="they do not arrive, so processes look for news once a second",
-        advice="behind PgBouncer in transaction mode, set ledger.direct_url to the server itself",
-    )
+    return _DEAF
 
 
 def _members(engine: Engine, pool: str) -> Finding:

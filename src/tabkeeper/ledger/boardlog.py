@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,25 @@ from psycopg.rows import dict_row
 
 from tabkeeper.errors import LedgerUnavailableError
 from tabkeeper.ledger.boardread import BOARD_EAR
-from tabkeeper.ledger.engines import WATCHED_LINE, WATCHED_SERVER, is_away, is_worth_retrying, parse_url
+from tabkeeper.ledger.engines import (
+    WATCHED_LINE,
+    WATCHED_SERVER,
+    is_away,
+    is_worth_retrying,
+    parse_url,
+    refuses_options,
+)
+
+log = logging.getLogger(__name__)
 
 _CONNECT_S = 5
 _LOCK_MS = 3000
 _STATEMENT_MS = 10000
 _ANSWER_S = 12.0
 """Seconds after which a statement counts as unanswered: whatever lies between may have dropped it without a word."""
+_JOIN_S = 60.0
+"""Seconds that joining may take, with all who were first."""
+_JOIN_PAUSE_S = 0.05
 _MOST_TOLD = 7900
 """Bytes that a notification can carry (8000 is PostgreSQL's limit); a longer entry is read from its table."""
 _AT_ONCE = 500
@@ -94,20 +107,22 @@ class BoardLog:
     Args:
         url: the ledger's address.
         board: which of the boards in that database.
-        direct: an address that reaches the server itself, if `url` goes through a pooler.
+        direct: an address that reaches the server itself, if `url` goes through a pooler. Without one, nothing can
+            listen, and no session of the server is this process's to hold a lock with.
         process: this process's id in the ledger; by it people see who does the jobs of all.
     """
 
     def __init__(self, url: str, board: str, *, direct: str | None = None, process: str = "") -> None:
         self._url = _for_psycopg(url)
         self._direct = _for_psycopg(direct) if direct else self._url
-        self._pooled = direct is not None
         self._board = board
         self._process = process
         self._channel = "tabkeeper_board_" + board
         self._connection: psycopg.AsyncConnection[dict[str, Any]] | None = None
         self._listener: psycopg.AsyncConnection[Any] | None = None
         self._leads = False
+        self.is_deaf = False
+        """The way to the server is shared with others: entries are asked for, and `leads` says nothing."""
         self._one_by_one = asyncio.Lock()
 
     # ── entries ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,16 +227,22 @@ class BoardLog:
         Raises:
             LedgerUnavailableError: the database is away.
         """
-        connection = await self._connect(self._url)
+        connection = await self._connect(self._direct)
         try:
-            async with connection.transaction():
-                await connection.execute("SET LOCAL lock_timeout = '30s'")
-                await connection.execute("SET LOCAL statement_timeout = '40s'")
-                await connection.execute(
-                    "SELECT pg_advisory_xact_lock(hashtext('tabkeeper join'), hashtext(%s))", (self._board,)
-                )
-                yield
-        except psycopg.Error as error:
+            # Not waited for in the database: behind a pooler, those who wait would hold all sessions of the server.
+            async with asyncio.timeout(_JOIN_S):
+                while True:
+                    async with connection.transaction():
+                        cursor = await connection.execute(
+                            "SELECT pg_try_advisory_xact_lock(hashtext('tabkeeper join'), hashtext(%s)) AS ours",
+                            (self._board,),
+                        )
+                        row = await cursor.fetchone()
+                        if row is not None and row["ours"]:
+                            yield
+                            return
+                    await asyncio.sleep(_JOIN_PAUSE_S)
+        except (psycopg.Error, TimeoutError) as error:
             raise LedgerUnavailableError(f"the board's database is away: {error}") from error
         finally:
             await _close(connection)
@@ -271,8 +292,20 @@ class BoardLog:
         """
         try:
             self._listener = await self._connect(self._direct, BOARD_EAR + self._process)
-            await self._listener.execute(f'LISTEN "{self._channel}"')
+            self.is_deaf = await _is_pooled(self._listener)
+            if self.is_deaf:
+                log.warning(
+                    "ledger.url leads through a pooler, so this process looks for news of its pool once in %g s; "
+                    "set ledger.direct_url to the server itself",
+                    pause,
+                )
+                await _close(self._listener)
+            else:
+                await self._listener.execute(f'LISTEN "{self._channel}"')
             yield None
+            while self.is_deaf:
+                await asyncio.sleep(pause)
+                yield None
             while True:
                 async for told in self._listener.notifies(timeout=pause):
                     yield _told(told.payload)
@@ -328,23 +361,23 @@ class BoardLog:
     async def _connect(
         self, url: str, name: str = "tabkeeper board"
     ) -> psycopg.AsyncConnection[dict[str, Any]]:
-        pooled = self._pooled and url == self._url
-        # A pooler in transaction mode knows neither start-up options nor prepared statements of ours.
-        timeouts = f"-c lock_timeout={_LOCK_MS} -c statement_timeout={_STATEMENT_MS}"
-        options = "" if pooled else f"{timeouts} {WATCHED_SERVER}"
+        options = f"-c lock_timeout={_LOCK_MS} -c statement_timeout={_STATEMENT_MS} {WATCHED_SERVER}"
         try:
-            return await psycopg.AsyncConnection.connect(
-                url,
-                autocommit=True,
-                row_factory=dict_row,
-                connect_timeout=_CONNECT_S,
-                options=options or None,
-                application_name=name,
-                prepare_threshold=None if pooled else 2,
-                **WATCHED_LINE,
-            )
-        except (psycopg.Error, OSError) as error:
+            try:
+                made = await _open(url, name, options)
+            except psycopg.OperationalError as error:
+                if not refuses_options(error):
+                    raise
+                made = await _open(url, name, None)
+            try:
+                # A statement that was prepared in one session of the server is not known in the next.
+                made.prepare_threshold = None if await _is_pooled(made) else 2
+            except BaseException:
+                await _close(made)
+                raise
+        except (psycopg.Error, OSError, TimeoutError) as error:
             raise LedgerUnavailableError(f"the board's database is away: {error}") from error
+        return made
 
     async def disconnect(self) -> None:
         """Drop the connection for statements; the next one makes another."""
@@ -384,6 +417,27 @@ def _told(payload: str) -> Line | int:
 
 def _for_psycopg(url: str) -> str:
     return parse_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def _open(url: str, name: str, options: str | None) -> psycopg.AsyncConnection[dict[str, Any]]:
+    return await psycopg.AsyncConnection.connect(
+        url,
+        autocommit=True,
+        row_factory=dict_row,
+        connect_timeout=_CONNECT_S,
+        options=options,
+        application_name=name,
+        prepare_threshold=None,
+        **WATCHED_LINE,
+    )
+
+
+async def _is_pooled(connection: psycopg.AsyncConnection[dict[str, Any]]) -> bool:
+    """Whether somebody stands between us and the server: then the number of our session is not what it told us."""
+    async with asyncio.timeout(_ANSWER_S):
+        row = await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone()
+    assert row is not None
+    return bool(row["pid"] != connection.info.backend_pid)
 
 
 async def _close(connection: psycopg.AsyncConnection[Any] | None) -> None:

@@ -76,7 +76,11 @@ def write_engine(url: str) -> Engine:
     """Open for writing: SQLite in WAL with full syncs and immediate transactions, one connection at a time."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "postgresql":
-        return _postgres(parsed, f"-c lock_timeout={_PG_LOCK_MS} -c statement_timeout={_PG_STATEMENT_MS}")
+        return _postgres(
+            parsed,
+            f"-c lock_timeout={_PG_LOCK_MS} -c statement_timeout={_PG_STATEMENT_MS}",
+            f"SET LOCAL lock_timeout = {_PG_LOCK_MS}; SET LOCAL statement_timeout = {_PG_STATEMENT_MS}",
+        )
     engine = _sqlite(parsed)
 
     @event.listens_for(engine, "connect")
@@ -103,7 +107,12 @@ def read_engine(url: str) -> Engine:
     parsed = parse_url(url)
     if parsed.get_backend_name() == "postgresql":
         snapshot = "-c default_transaction_isolation=repeatable\\ read"
-        return _postgres(parsed, f"-c default_transaction_read_only=on {snapshot}", pooled=True)
+        return _postgres(
+            parsed,
+            f"-c default_transaction_read_only=on {snapshot}",
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+            kept=True,
+        )
     engine = _sqlite(parsed)
 
     @event.listens_for(engine, "connect")
@@ -166,7 +175,21 @@ def _sqlstate(error: BaseException) -> str | None:
     return state if isinstance(state, str) else None
 
 
-def _postgres(url: URL, options: str, *, pooled: bool = False) -> Engine:
+def refuses_options(error: BaseException) -> bool:
+    """Tell whether a pooler refused a connection because of settings that begin with it."""
+    return "unsupported startup parameter" in str(error)
+
+
+def _postgres(url: URL, options: str, each: str, *, kept: bool = False) -> Engine:
+    """Open a PostgreSQL.
+
+    Args:
+        url: its address, with the driver.
+        options: settings of a connection.
+        each: statements that say the same for one transaction. Behind a pooler (PgBouncer in transaction mode) each
+            transaction may meet another session of the server, so nothing else would hold.
+        kept: whether two connections are kept open, for readers.
+    """
     arguments = {
         "connect_timeout": 5,
         "options": f"{options} {WATCHED_SERVER}",
@@ -174,13 +197,39 @@ def _postgres(url: URL, options: str, *, pooled: bool = False) -> Engine:
         **WATCHED_LINE,
     }
     try:
-        if pooled:
-            return create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_size=2)
-        return create_engine(url, connect_args=arguments, poolclass=NullPool)
+        if kept:
+            engine = create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_size=2)
+        else:
+            engine = create_engine(url, connect_args=arguments, poolclass=NullPool)
     except ModuleNotFoundError:
         raise ConfigError(
             "a ledger on PostgreSQL needs its driver: pip install 'tabkeeper[postgres]'"
         ) from None
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(dialect: Any, _record: Any, args: Any, named: dict[str, Any]) -> Any:
+        try:
+            return dialect.connect(*args, **named)
+        except dialect.loaded_dbapi.OperationalError as error:
+            if not refuses_options(error):
+                raise
+        return dialect.connect(*args, **{name: value for name, value in named.items() if name != "options"})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, record: Any) -> None:
+        # A pooler answers for many sessions of the server, and tells no one's number.
+        (number,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+        connection.rollback()
+        record.info["pooled"] = pooled = number != connection.info.backend_pid
+        if pooled:
+            connection.prepare_threshold = None
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        if connection.info.get("pooled"):
+            connection.connection.dbapi_connection.execute(each)
+
+    return engine
 
 
 def _sqlite(url: URL) -> Engine:
