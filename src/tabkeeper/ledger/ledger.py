@@ -20,12 +20,11 @@ from sqlalchemy import Engine
 from tabkeeper.clock import Clock, SystemClock
 from tabkeeper.config import BudgetSettings, PoolConfig
 from tabkeeper.errors import BudgetExceededError, LedgerUnavailableError, NoPriceError
-from tabkeeper.ledger import histories, invariants, processes, registry, schema, sums, usage
+from tabkeeper.ledger import invariants, processes, registry, schema, sums
 from tabkeeper.ledger.alerting import AlertOutbox
 from tabkeeper.ledger.budgets import Denial
 from tabkeeper.ledger.drift import DriftBook
 from tabkeeper.ledger.engines import is_away, is_memory, parse_url, read_engine, write_engine
-from tabkeeper.ledger.expected import Habits
 from tabkeeper.ledger.instants import length_us, micros, moment
 from tabkeeper.ledger.limits import apply_budgets
 from tabkeeper.ledger.operations import LedgerOperations
@@ -33,6 +32,7 @@ from tabkeeper.ledger.periods import Periods
 from tabkeeper.ledger.prices import Prices, terms
 from tabkeeper.ledger.rates import RateCard, is_free, own_traffic, price
 from tabkeeper.ledger.reconcile import Reconciliation
+from tabkeeper.ledger.records import Records
 from tabkeeper.ledger.spool import Spool, abandoned, places_for, prefix_for
 from tabkeeper.ledger.store import KEPT, Writer
 from tabkeeper.ledger.transaction import Transaction
@@ -40,10 +40,8 @@ from tabkeeper.ledger.types import (
     Hold,
     HoldRequest,
     LeaseUsage,
-    OpenSession,
     Orphan,
     Quality,
-    Recorded,
     SessionUsage,
     Settlement,
     StateChange,
@@ -55,9 +53,6 @@ from tabkeeper.money import ZERO, Money
 
 _GRACE = timedelta(seconds=60)
 """A hold outlives the longest life of its session by this much, for the close to be confirmed."""
-
-_LONGEST = timedelta(days=2)
-"""No provider lets a session run for longer."""
 
 T = TypeVar("T")
 
@@ -88,6 +83,8 @@ class Ledger:
     """What providers billed for whole periods against what was booked."""
     drift: DriftBook
     """Where providers' state and ours disagreed."""
+    records: Records
+    """What is on record of sessions and leases."""
 
     def __init__(
         self,
@@ -111,6 +108,7 @@ class Ledger:
         self.reconciliation = Reconciliation(writer, self._read, clock)
         self.periods = Periods(writer, self._read, clock, lambda: self.process_id)
         self.drift = DriftBook(writer, self._read, clock)
+        self.records = Records(self._read, clock)
         self._prices = Prices(config.providers)
         self._open: dict[str, _Open] = {}
         self._registered = False
@@ -423,16 +421,6 @@ class Ledger:
             hold=hold,
         )
 
-    async def recorded(self, labels: Sequence[str], provider_ids: Sequence[str]) -> list[Recorded]:
-        """Return what is on record of sessions with these ids, or, if not old, with these ids at their provider."""
-        since = micros(self._clock.now() - _LONGEST)
-        return await self._read(lambda c: registry.recorded(c, labels, provider_ids, since))
-
-    async def open_sessions(self, provider: str, *, before: datetime | None = None) -> list[OpenSession]:
-        """Return what runs at a provider by our books, whichever process owns it; with `before`, what ran by then."""
-        at = None if before is None else micros(before)
-        return await self._read(lambda c: registry.open_sessions(c, provider, at))
-
     async def verify(self) -> list[Violation]:
         """Run every invariant over the whole ledger; an empty list means that it is sound."""
         await self.flush()
@@ -457,27 +445,6 @@ class Ledger:
             NoPriceError: there is none.
         """
         return self._prices.current(provider, self._clock.now())
-
-    async def habits(self, platform: str) -> Habits:
-        """Learn from the usage log how long a platform's leases and sessions last."""
-        return await self._read(lambda c: usage.habits(c, platform))
-
-    async def latest_leases(self, since: datetime) -> list[usage.UsedLease]:
-        """Return the newest leases (bounded) granted since an instant, the oldest of them first."""
-        return await self._read(lambda c: usage.latest_leases(c, since))
-
-    async def latest_creations(self, since: datetime) -> list[usage.Readied]:
-        """Return how long the newest sessions (bounded) took to become ready, the oldest of them first."""
-        return await self._read(lambda c: usage.latest_creations(c, since))
-
-    async def history(self, session_id: str) -> histories.SessionHistory | None:
-        """Return what is known of a session, running or ended; None if it was never held for."""
-        return await self._read(lambda c: histories.history(c, session_id))
-
-    async def allowances_used(self) -> dict[tuple[str, str, str], int]:
-        """Return what was used of this month's allowances (UTC), by provider, plan and kind."""
-        now = self._clock.now()
-        return await self._read(lambda c: usage.allowances_used(c, now))
 
     def worst_case(self, ask: HoldRequest) -> Money | None:
         """Return what would be held for a session by today's price list; None if it would be refused."""

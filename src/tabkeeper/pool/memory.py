@@ -29,7 +29,7 @@ async def remember(keeper: Keeper, ledger: Ledger, config: PoolConfig, clock: Cl
     """
     now, wall = clock.monotonic(), clock.now()
     owning = {budget.tenant for budget in config.budgets if budget.tenant is not None}
-    leases = await ledger.latest_leases(wall - REMEMBERED)
+    leases = await ledger.records.latest_leases(wall - REMEMBERED)
     keeper.gaps.replay(
         PastLease(
             lane=_lane(lease, owning),
@@ -40,7 +40,7 @@ async def remember(keeper: Keeper, ledger: Ledger, config: PoolConfig, clock: Cl
         for lease in leases
         if lease.platform in config.platforms and not config.platforms[lease.platform].proxies
     )
-    for provider, seconds in await ledger.latest_creations(wall - REMEMBERED):
+    for provider, seconds in await ledger.records.latest_creations(wall - REMEMBERED):
         if provider in config.providers:
             keeper.creation_took(provider, seconds)
 

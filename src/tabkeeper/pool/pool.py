@@ -352,7 +352,7 @@ class SessionPool:
         running = self._sessions.running.get(session_id)
         if running is not None:
             return explain_open(session_stats(running, self._clock), self._clock.now())
-        found = await self._ledger.history(session_id)
+        found = await self._ledger.records.history(session_id)
         if found is None:
             raise ConfigError(f"the ledger knows no session {session_id!r}")
         return explain_ended(found)

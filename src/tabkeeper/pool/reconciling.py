@@ -303,7 +303,7 @@ class Reconciler:
     async def _look_for_drift(self, name: str) -> str:
         """Compare what is open here with what its provider lists; why that could not be done, if so."""
         provider = self._providers[name]
-        open_here = await self._ledger.open_sessions(name, before=self._clock.now() - LIST_LAG)
+        open_here = await self._ledger.records.open_sessions(name, before=self._clock.now() - LIST_LAG)
         if not open_here:
             return ""
         try:
@@ -313,7 +313,9 @@ class Reconciler:
             if missing:
                 await asyncio.sleep(_SETTLING)
             still_open = (
-                {one.session_id for one in await self._ledger.open_sessions(name)} if missing else set()
+                {one.session_id for one in await self._ledger.records.open_sessions(name)}
+                if missing
+                else set()
             )
             for one in missing:
                 if one.session_id in still_open and not self._ending(one.session_id):

@@ -57,8 +57,8 @@ class Router:
         """
         if not self._priced:
             return
-        self._habits = {name: await self._ledger.habits(name) for name in self._priced}
-        self._used = await self._ledger.allowances_used()
+        self._habits = {name: await self._ledger.records.habits(name) for name in self._priced}
+        self._used = await self._ledger.records.allowances_used()
         self._score()
         for platform in self._view.ladders:
             self._board.told_route(platform, by_cost(self._candidates(platform)))
@@ -82,7 +82,7 @@ class Router:
         if not self._priced:
             return
         try:
-            self._used = await self._ledger.allowances_used()
+            self._used = await self._ledger.records.allowances_used()
         except LedgerError as error:
             log.warning("allowances could not be read, so routes stay as they are: %s", error)
             return

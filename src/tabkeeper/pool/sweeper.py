@@ -162,7 +162,7 @@ class Sweeper:
         try:
             async with asyncio.timeout(self._patience):
                 listed = await provider.running()
-            rows = await self._ledger.recorded(
+            rows = await self._ledger.records.recorded(
                 [one.label for one in listed if one.label is not None],
                 [one.provider_session_id for one in listed if one.label is None],
             )
