@@ -37,6 +37,7 @@ from tabkeeper.reports.report import (
     Usage,
 )
 from tabkeeper.reports.trend import last_day, read_trend
+from tabkeeper.reports.unusual import unusual
 
 _MOMENT = timedelta(microseconds=1)
 _HISTORY = timedelta(weeks=8)
@@ -168,6 +169,7 @@ def _report(scene: _Scene) -> CostReport:
         raised=raised,
         reconciled=details.reconciled(conn, begun),
         restated=details.restated(conn, window, place, now, upto),
+        unusual=unusual(scene.hours, window, now, place, scene.since) if scene.period == "day" else (),
         provider_costs=history.provider_costs(scene.hours, parts),
         band=history.band(scene.period, scene.hours, window, parts, since=scene.since, place=place),
         days=_days(scene, history.last_days(last, place, scene.since)),

@@ -107,6 +107,21 @@ class Restated(Part):
     """What the day's report had said."""
 
 
+class Unusual(Part):
+    """An hour of a day that cost much more, or less, than the same hour of the same weekday in the weeks before."""
+
+    start: datetime
+    label: str
+    """Its local time."""
+    cost: Amount
+    usual: Amount
+    """The median of the weeks before."""
+    off: float
+    """How far above it, in robust standard deviations; below it if negative."""
+    weeks: int
+    """How many weeks it was compared with."""
+
+
 class ProviderCosts(Part):
     """One provider's part of the timeline."""
 

@@ -21,6 +21,7 @@ from tabkeeper.reports.detail import (
     Restated,
     SessionCosts,
     TagFigures,
+    Unusual,
 )
 from tabkeeper.reports.part import Amount, Part
 
@@ -288,6 +289,8 @@ class CostReport(Part):
     """What comparisons with providers in the period came to."""
     restated: tuple[Restated, ...] = ()
     """Earlier days whose cost changed after their report was kept, and since the report before this one."""
+    unusual: tuple[Unusual, ...] = ()
+    """Of a day: hours that are over and cost far from what they usually do, the furthest off first."""
     provider_costs: tuple[ProviderCosts, ...] = ()
     """The timeline by provider, dearest first."""
     band: Band = Field(default_factory=Band)

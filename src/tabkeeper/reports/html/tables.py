@@ -141,6 +141,7 @@ def tables(report: CostReport) -> list[HtmlTable]:
         _dearest(report),
         _reconciled(report),
         _restated(report),
+        _unusual(report),
         _alerts(report),
     ]
     return [table for table in found if table.rows]
@@ -377,6 +378,18 @@ def _restated(report: CostReport) -> HtmlTable:
     notes = ["Booked after the days' own reports, and since the report before this one."]
     return HtmlTable(
         "Earlier days, restated", ("Day", "Sessions", "Reported", "Changed by"), rows, notes=notes
+    )
+
+
+def _unusual(report: CostReport) -> HtmlTable:
+    parts = report.unusual
+    costs, usual = money_column([one.cost for one in parts]), money_column([one.usual for one in parts])
+    rows: list[list[Cell]] = [
+        [one.label, costs[n], usual[n], f"{one.off:+.1f}", str(one.weeks)] for n, one in enumerate(parts)
+    ]
+    notes = ["Against the same hour of the same weekday: its median, and how far off in robust deviations."]
+    return HtmlTable(
+        "Unusual hours", ("Hour", "Cost", "Usual", "Off by", "Weeks compared"), rows, notes=notes
     )
 
 

@@ -1,0 +1,88 @@
+"""Hours that cost much more or less than the same hour of the same weekday did in the weeks before. Pure.
+
+The measure is robust: what the hours before were is told by their median, how far they lie apart by the median distance
+from it. So one wild week in the past neither hides a wild hour nor makes ordinary ones look wild.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from statistics import median_low
+from zoneinfo import ZoneInfo
+
+from tabkeeper.ledger.instants import HOUR_US, micros, moment
+from tabkeeper.ledger.windows import Window
+from tabkeeper.money import Money
+from tabkeeper.reports.detail import Unusual
+from tabkeeper.reports.figures import ProviderHours
+
+WEEKS = 8
+"""How far back an hour is compared; within what reports read, see `history.LOOK_BACK`."""
+_NEEDED = 5
+_LIMIT = 3.5
+"""Distances beyond this are told; the usual limit for this measure."""
+_SCALE = 1.4826
+"""Makes the median distance comparable to a standard deviation."""
+_LEAST = 0.1
+"""Distances count as at least this share of the median hour, or else a steady past would make all else unusual."""
+_MOST = 12
+
+
+def unusual(
+    hours: ProviderHours, window: Window, now: datetime, place: ZoneInfo, since: datetime | None
+) -> tuple[Unusual, ...]:
+    """Find the unusual hours of a local day that are over, the furthest off first.
+
+    Args:
+        hours: costs by hour of the day and of eight weeks before.
+        window: the day.
+        now: the present.
+        place: whose weekdays and hours they are.
+        since: when the ledger's first session began.
+    """
+    if since is None or micros(window.start) % HOUR_US:
+        return ()
+    found = []
+    for at in range(micros(window.start), min(micros(window.end), micros(now) // HOUR_US * HOUR_US), HOUR_US):
+        local = moment(at).astimezone(place)
+        earlier = [
+            _cost(hours, then)
+            for week in range(1, WEEKS + 1)
+            if (then := _same_hour(local, week)) >= micros(since)
+        ]
+        cost = _cost(hours, at)
+        off = _distance(cost, earlier)
+        if abs(off) > _LIMIT:
+            found.append(
+                Unusual(
+                    start=moment(at),
+                    label=f"{local:%H:%M}",
+                    cost=Money(cost),
+                    usual=Money(median_low(earlier)),
+                    off=round(off, 1),
+                    weeks=len(earlier),
+                )
+            )
+    return tuple(sorted(found, key=lambda one: (-abs(one.off), one.start))[:_MOST])
+
+
+def _same_hour(local: datetime, weeks: int) -> int:
+    """Return when it was the same time of the day, so many weeks before; clocks may have changed since."""
+    then = (local.replace(tzinfo=None) - timedelta(weeks=weeks)).replace(tzinfo=local.tzinfo, fold=local.fold)
+    return micros(then) // HOUR_US * HOUR_US
+
+
+def _cost(hours: ProviderHours, at: int) -> int:
+    return sum(one.cost_n for one in hours.get(at, {}).values())
+
+
+def _distance(cost: int, earlier: Sequence[int]) -> float:
+    """Say how many robust standard deviations a cost lies above what was usual; 0 if too little is known."""
+    if len(earlier) < _NEEDED:
+        return 0.0
+    middle = median_low(earlier)
+    spread = max(_SCALE * median_low([abs(one - middle) for one in earlier]), _LEAST * middle)
+    if not spread:
+        return 0.0  # it never cost anything: there is no measure for what now is much
+    return (cost - middle) / spread

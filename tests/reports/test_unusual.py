@@ -1,0 +1,88 @@
+"""Hours that cost far from what they usually do are named; ordinary ones, and those nothing is known of, are not."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tabkeeper.ledger.instants import micros
+from tabkeeper.ledger.windows import window_of_date
+from tabkeeper.reports.figures import HourSums
+from tabkeeper.reports.html.page import render_html
+from tabkeeper.reports.unusual import WEEKS, unusual
+
+from .test_daily import report
+
+DAY = date(2026, 11, 18)
+OFF = [0, 30, -20, 10, -40, 25, 5, -15]
+
+
+def told(costs, now=None, zone="UTC", since=None, day=DAY):
+    """Tell of a day; `costs` gives an hour's nano-dollars by its local time and how many weeks ago it was."""
+    place = ZoneInfo(zone)
+    window = window_of_date("day", zone, day)
+    hours = {}
+    for week in range(WEEKS + 1):
+        then = window_of_date("day", zone, day - timedelta(weeks=week))
+        at = then.start
+        while at < then.end:
+            cost = costs(at.astimezone(place).hour, week)
+            hours[micros(at)] = {"one": HourSums(cost_n=cost, sessions=1)}
+            at += timedelta(hours=1)
+    return unusual(hours, window, now or window.end, place, since or datetime(2020, 1, 1, tzinfo=UTC))
+
+
+def steady(_hour, week):
+    return 1000 + (OFF[week - 1] if week else 0)
+
+
+def test_a_wild_hour_is_named_with_what_is_usual_and_ordinary_ones_are_not():
+    assert told(steady) == ()
+    (one,) = told(lambda hour, week: 9000 if (hour, week) == (14, 0) else steady(hour, week))
+    assert (one.label, one.cost.nanos, one.weeks) == ("14:00", 9000, 8)
+    assert 960 <= one.usual.nanos <= 1030
+    assert one.off > 50
+    (less,) = told(lambda hour, week: 10 if (hour, week) == (3, 0) else steady(hour, week))
+    assert less.off < -3.5
+
+
+def test_one_wild_week_in_the_past_neither_hides_a_wild_hour_nor_makes_others_look_wild():
+    def costs(hour, week):
+        return 50_000 if week == 3 else 9000 if (hour, week) == (14, 0) else steady(hour, week)
+
+    assert [one.label for one in told(costs)] == ["14:00"]
+
+
+def test_hours_that_are_not_over_and_pasts_that_are_too_short_are_not_judged():
+    def wild(_hour, week):
+        return 9000 if week == 0 else steady(0, week)
+
+    noon = datetime(2026, 11, 18, 12, 30, tzinfo=UTC)
+    assert {one.label for one in told(wild, now=noon)} == {f"{hour:02}:00" for hour in range(12)}
+    four = datetime(2026, 11, 18, tzinfo=UTC) - timedelta(weeks=4)
+    assert told(wild, since=four) == ()
+    assert told(lambda hour, week: 0 if week else 5000) == ()  # nothing was ever spent then
+
+
+@pytest.mark.parametrize("day", [date(2026, 11, 1), date(2026, 3, 8)])
+def test_a_day_on_which_clocks_change_is_compared_by_the_clock(day):
+    found = told(lambda hour, _week: 1000 * (hour + 1), zone="America/New_York", day=day)
+    assert {one.label for one in found} <= {"01:00", "02:00", "03:00"}
+
+
+@given(st.integers(1, 10**12), st.integers(1, 8))
+def test_a_past_that_is_always_the_same_is_not_unusual_at_any_size(cost, weeks):
+    since = datetime(2026, 11, 18, tzinfo=UTC) - timedelta(weeks=weeks)
+    assert told(lambda _hour, _week: cost, since=since) == ()
+
+
+async def test_the_page_tells_of_them(golden):
+    plain = report(golden, day=date(2026, 11, 2))
+    assert plain.unusual == ()  # five weeks are not known yet
+    assert "Unusual hours" not in render_html(plain)
+    (one,) = told(lambda hour, week: 10**9 if (hour, week) == (14, 0) else steady(hour, week) * 1000)
+    page = render_html(plain.model_copy(update={"unusual": (one,)}))
+    assert "Unusual hours" in page
+    assert f"{one.off:+.1f}" in page
