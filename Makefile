@@ -45,7 +45,7 @@ bench: ## Run the benchmarks beside their peers; results go to benchmarks/result
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 proof: setup ## Run the long proofs at full count; results go to benchmarks/results/.
-	@sh scripts/clients
+	@sh scripts/clients browser-use
 	@$(BIN)/python scripts/proof.py $(ARGS)
 
 docs: setup ## Write the generated documents again.

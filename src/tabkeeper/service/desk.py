@@ -18,6 +18,7 @@ from enum import StrEnum
 from functools import partial
 
 from tabkeeper.clock import Clock, Instant
+from tabkeeper.config import ResourceKind
 from tabkeeper.errors import PoolClosedError
 from tabkeeper.pool.lease import Lease
 from tabkeeper.pool.pool import SessionPool
@@ -56,6 +57,8 @@ class Order:
     session_id: str | None = None
     sticky: str | None = None
     failed_proxies: tuple[str, ...] = ()
+    block: tuple[ResourceKind, ...] | None = None
+    """What the pages of a client of the gateway must not load; what its platform says if unset."""
     ttl: timedelta | None = None
     """How long it may be silent; the service's ``lease_ttl`` if unset."""
     grace: timedelta | None = None

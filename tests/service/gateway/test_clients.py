@@ -55,15 +55,20 @@ async def site():
 async def here(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gateway")
     async with house(
-        f"sqlite:///{folder}/books.db", open_=True, pool={"max_sessions": 2}, service={"grace": "2s"}
+        f"sqlite:///{folder}/books.db",
+        open_=True,
+        pool={"max_sessions": 2},
+        service={"grace": "2s"},
+        platforms={"web": {}, "lean": {"block": ["image"]}},
+        gateway={"platform": "web"},
     ) as running:
         yield running
 
 
-async def run(*command: str) -> list[dict]:
+async def run(*command: str, env: dict[str, str] | None = None) -> list[dict]:
     """Run a client and return what it saw."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=CLIENTS
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=CLIENTS, env=env
     )
     try:
         out, errors = await process.communicate()
@@ -138,6 +143,29 @@ async def test_a_spider_of_scrapy_playwright(here, site):
     seen = await run(sys.executable, "crawl.py", here.address("platform=web"), site, str(pages))
     assert len(seen) == pages
     assert all(one["title"] == "shop" and one["picture"] > 500 for one in seen)
+    await idle(here)
+
+
+@pytest.mark.skipif(
+    not (CLIENTS / ".venv").is_dir(),
+    reason="no browser-use: run scripts/clients browser-use (make proof does)",
+)
+async def test_browser_use_reads_a_page(here, site):
+    """It works in the browser's first context, so the session does not outlive its lease."""
+    leases = min(LEASES, 10)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ["HOME"],
+        "ANONYMIZED_TELEMETRY": "false",
+        "BROWSER_USE_LOGGING_LEVEL": "result",
+    }
+    python = str(CLIENTS / ".venv" / "bin" / "python")
+    seen = await run(python, "browse.py", here.address("platform=web"), site, str(leases), env=environment)
+    assert len(seen) == leases
+    for one in seen:
+        assert one["url"] == site
+        assert "report" in one["read"]
+        assert one["picture"] > 500
     await idle(here)
 
 
@@ -223,6 +251,54 @@ async def test_each_client_sees_its_own_targets_only_and_json_list_shows_no_more
         async with here.http("tk_" + "a" * 43) as acme:
             assert (await acme.get("/json/list", params={"lease": tokens[0]})).status_code == 404
     await idle(here)
+
+
+async def test_what_is_to_be_blocked_is_never_asked_for_in_pages_frames_and_popups(here):
+    """Also where the client looks at requests itself; the control is the same browser without a word of it."""
+    asked, made = [], []
+
+    async def answer(reader, writer):
+        try:
+            path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+        except asyncio.IncompleteReadError:
+            writer.close()
+            return
+        asked.append(path)
+        other = f"http://localhost:{port}/frame"  # another site than 127.0.0.1, so in a process of its own
+        kind, body = {
+            "/": ("html", f"<link rel=stylesheet href=1.css><img src=1.png><iframe src={other}></iframe>"),
+            "/frame": ("html", "<img src=2.png>"),
+            "/popup": ("html", "<img src=3.png>"),
+        }.get(path, ("css", ""))
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/{kind}\r\nContent-Length: {len(body)}\r\nConnection: close"
+        writer.write(f"{head}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, async_playwright() as playwright:
+        for query, routed, pictures in (
+            ("platform=web&block=image,trackers", False, 0),
+            ("platform=lean", True, 0),
+            ("platform=lean&block=", True, 3),
+        ):
+            asked.clear()
+            browser = await playwright.chromium.connect_over_cdp(here.address(query))
+            context = await browser.new_context()
+            page = await context.new_page()
+            if routed:
+                await context.route("**/*", lambda route: route.continue_())
+            await page.goto(f"http://127.0.0.1:{port}/")
+            async with page.expect_popup() as popup:
+                await page.evaluate("void open('/popup')")
+            await (await popup.value).wait_for_load_state()
+            await browser.close()
+            assert {"/", "/frame", "/popup", "/1.css"} <= set(asked)
+            assert sum(path.endswith(".png") for path in asked) == pictures, (query, asked)
+            await idle(here)
+            made.append(here.pool.stats().creations)
+    assert made[2] == made[1], "nothing of it stays: the session served the next one"
 
 
 async def test_a_session_can_be_watched_by_whoever_has_the_lease_s_token(here, site):

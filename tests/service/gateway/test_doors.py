@@ -44,6 +44,7 @@ async def test_wrong_addresses_tokens_and_tenants_are_refused_before_the_upgrade
             ("platform=web&timeout=soon", MAIN, 422, "duration"),
             ("platform=web&platform=mail", MAIN, 422, "twice"),
             ("platform=web&max_cost=much", MAIN, 422, ""),
+            ("platform=web&block=images", MAIN, 422, "'image'"),
             ("lease=nobody", MAIN, 404, "no such lease"),
             ("platform=web&tag.x=" + "y" * 5000, MAIN, 400, "characters"),
         ]:

@@ -106,6 +106,20 @@ class Browser:
         result: dict[str, Any] = said["result"]
         return result
 
+    async def tell(self, method: str, session: str | None, **params: object) -> None:
+        """Send a command without waiting for what comes of it, which is then among the events.
+
+        Raises:
+            BrowserGoneError: there is no browser any more.
+        """
+        command = {"id": next(self._ids), "method": method, "params": params}
+        try:
+            await self._connection.send(
+                json.dumps(command if session is None else command | {"sessionId": session})
+            )
+        except WebSocketException:
+            raise BrowserGoneError(f"the browser went away at {method}") from None
+
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Yield what the browser tells, until it goes away."""
         while True:

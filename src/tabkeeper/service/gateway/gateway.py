@@ -142,7 +142,9 @@ class Gateway:
         assert ticket.lease is not None
         passage = ticket.lease.passage()
         seconds = self._config.pool.clean_timeout.total_seconds()
-        seat = self._seats[ticket.id] = Seat(ticket.lease, passage, sweep_seconds=seconds)
+        order = ticket.order
+        block = self._config.platforms[order.platform].block if order.block is None else order.block
+        seat = self._seats[ticket.id] = Seat(ticket.lease, passage, block=block, sweep_seconds=seconds)
 
         async def farewell() -> None:
             try:
@@ -165,6 +167,7 @@ class Gateway:
             "provider": lease.provider,
             "tenant": lease.tenant,
             "isNew": lease.is_new,
+            "block": list(seat.block),
             "deadline": lease.deadline.isoformat(),
             "cost": lease.cost.text(),
             "bytesReceived": seat.custody.received,

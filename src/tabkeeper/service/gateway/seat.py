@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from websockets.asyncio.client import ClientConnection
 
+from tabkeeper.config import ResourceKind
 from tabkeeper.pool.lease import Lease
 from tabkeeper.pool.passage import Passage
+from tabkeeper.service.gateway.blocking import Blocking
 from tabkeeper.service.gateway.browser import BrowserGoneError, Inventory, dial, dial_wire, sweep, talking_to
 from tabkeeper.service.gateway.custody import Custody
 from tabkeeper.service.gateway.wire import BrowserWire
@@ -24,13 +26,17 @@ _LEAVING = 5.0
 class Seat:
     """One lease as the gateway knows it."""
 
-    def __init__(self, lease: Lease, passage: Passage, *, sweep_seconds: float) -> None:
+    def __init__(
+        self, lease: Lease, passage: Passage, *, block: Sequence[ResourceKind] = (), sweep_seconds: float
+    ) -> None:
         self.lease = lease
         self.passage = passage
+        self.block = block
         self.custody = Custody()
         self._sweep_seconds = sweep_seconds
         self._before: Inventory | None = None
         self._holding_on: ClientConnection | None = None
+        self._blocking: Blocking | None = None
         self._readying = asyncio.Lock()
         self._connections = 0
         self._empty = asyncio.Event()
@@ -45,13 +51,14 @@ class Seat:
         async with self._readying:
             if self._before is not None:
                 return
-            connection = None
             async with talking_to(self.passage.connect_url) as browser:
-                if not self.passage.outlives_connections:
+                if not self.passage.outlives_connections and self._holding_on is None:
                     # Else the browser would end with its client's first connection, and there were no coming back.
-                    connection = await dial(self.passage.connect_url)
-                self._before = await Inventory.of(browser)
-            self._holding_on = connection
+                    self._holding_on = await dial(self.passage.connect_url)
+                before = await Inventory.of(browser)
+            if self.block:
+                self._blocking = await Blocking.begin(self.passage.connect_url, self.block)
+            self._before = before
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[BrowserWire]:
@@ -78,12 +85,19 @@ class Seat:
         try:
             async with asyncio.timeout(_LEAVING):
                 await self._empty.wait()
+            await self._stop_blocking()
             await self._sweep()
         except (BrowserGoneError, TimeoutError) as error:
             log.warning("session %s is closed after its lease: %r", self.lease.session_id, error)
         finally:
+            await self._stop_blocking()
             if self._holding_on is not None:
                 await self._holding_on.close()
+
+    async def _stop_blocking(self) -> None:
+        blocking, self._blocking = self._blocking, None
+        if blocking is not None:
+            await blocking.aclose()
 
     async def _sweep(self) -> None:
         if self.custody.spent or not self.passage.outlives_connections or self._before is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import get_args
 from urllib.parse import parse_qsl
 
-from tabkeeper.config import PoolConfig, nearest, parse_duration
+from tabkeeper.config import PoolConfig, ResourceKind, nearest, parse_duration
 from tabkeeper.service.desk import Order
 from tabkeeper.service.problems import ProblemError
 from tabkeeper.service.tokens import Caller
@@ -22,6 +23,7 @@ WORDS = {
     "session_id": "the session of an earlier lease",
     "sticky": "leases of one key go through one proxy",
     "failed_proxies": "ids of proxies not to go through, with commas between",
+    "block": "what pages must not load: image, font, media, stylesheet, trackers, with commas between",
     "lease": "the token of a lease to come back to",
     "token": "who calls, where no header can be sent",
 }
@@ -72,6 +74,7 @@ def order_of(words: dict[str, str], caller: Caller, config: PoolConfig) -> Order
         identity=words.get("identity"),
         session_id=words.get("session_id"),
         sticky=words.get("sticky"),
+        block=_kinds(words),
         failed_proxies=tuple(one for one in words.get("failed_proxies", "").split(",") if one),
         tags={name.removeprefix("tag."): value for name, value in words.items() if name.startswith("tag.")},
     )
@@ -90,6 +93,17 @@ def _platform(words: dict[str, str], config: PoolConfig) -> str:
     if said not in config.platforms:
         raise ProblemError("invalid", f"there is no platform {said!r}{nearest(said, config.platforms)}")
     return said
+
+
+def _kinds(words: dict[str, str]) -> tuple[ResourceKind, ...] | None:
+    said = words.get("block")
+    if said is None:
+        return None
+    names = {one.strip() for one in said.split(",")} - {""}
+    known: tuple[ResourceKind, ...] = get_args(ResourceKind)
+    for name in sorted(names - set(known)):
+        raise ProblemError("invalid", f"block: there is no kind {name!r}{nearest(name, list(known))}")
+    return tuple(one for one in known if one in names)
 
 
 def _whole(words: dict[str, str], name: str) -> int:
