@@ -117,6 +117,7 @@ def test_a_ledger_of_a_newer_version_is_refused_by_every_command(
 ) -> None:
     with sqlite3.connect(left_behind) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9001'")
+        connection.execute("UPDATE ledger_meta SET value = '9000' WHERE key = 'good_from'")
     connection.close()
     before = contents(left_behind)
     for command in ("status", "verify", "cleanup", "db upgrade", "db check", "report day"):

@@ -85,6 +85,7 @@ def test_a_ledger_in_memory_is_warned_of(
 def test_a_schema_of_a_newer_version_is_a_failure(left_behind: Path, tabkeeper: Tabkeeper) -> None:
     with sqlite3.connect(left_behind) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9001'")
+        connection.execute("UPDATE ledger_meta SET value = '9000' WHERE key = 'good_from'")
     connection.close()
     told = tabkeeper("doctor", "--no-start", "--json")
     assert told.code == 1

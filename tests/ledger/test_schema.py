@@ -1,8 +1,10 @@
 """Migrations: shipped, equal to the models, safe to run at once, and clear about what they cannot do."""
 
+import ast
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -41,9 +43,53 @@ def test_no_column_is_a_float_or_a_database_decimal():
 
 
 async def test_a_database_of_a_newer_version_says_upgrade_the_package(ledger_url):
-    tamper(ledger_url, "UPDATE alembic_version SET version_num = '9999'")
+    tamper(
+        ledger_url,
+        "UPDATE alembic_version SET version_num = '9999'",
+        "UPDATE ledger_meta SET value = '9998' WHERE key = 'good_from'",
+    )
     with pytest.raises(SchemaVersionError, match="upgrade the package"):
         await Ledger.open(config(ledger_url))
+
+
+async def test_a_newer_schema_that_has_only_added_to_this_one_is_used(ledger_url):
+    tamper(ledger_url, "UPDATE alembic_version SET version_num = '9999'")
+    async with opened(ledger_url, auto_upgrade=False):
+        pass
+
+
+ADDS = {"create_table", "create_index", "add_column", "batch_alter_table", "execute", "f"}
+
+
+def takes_away(script):
+    """What a revision does that the code of the one before may not survive."""
+    (upgrade,) = (
+        node for node in script.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade"
+    )
+    for call in ast.walk(upgrade):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+            continue
+        new_column = [
+            one for one in ast.walk(call) if call.func.attr == "add_column" and isinstance(one, ast.keyword)
+        ]
+        if getattr(call.func.value, "id", "") in {"op", "table"} and call.func.attr not in ADDS:
+            yield call.func.attr
+        elif call.func.attr == "add_column" and not any(
+            one.arg == "server_default" or (one.arg == "nullable" and ast.unparse(one.value) == "True")
+            for one in new_column
+        ):
+            yield "a column without a default"
+
+
+def test_revisions_only_add_or_say_whose_code_they_end():
+    """So that processes of the version before go on while a fleet is upgraded, and can be started again."""
+    folder = Path(schema.__file__).parents[1] / "alembic" / "versions"
+    for path in sorted(folder.glob("[0-9]*.py")):
+        if path.name >= "0014":
+            source = path.read_text(encoding="utf-8")
+            assert "good_from" in source or not list(takes_away(ast.parse(source))), path.name
+    for line in ('op.drop_table("t")', 'op.add_column("t", sa.Column("c", sa.Text(), nullable=False))'):
+        assert list(takes_away(ast.parse(f"def upgrade():\n    {line}\n")))
 
 
 async def test_an_older_or_empty_database_says_db_upgrade_where_upgrading_is_off(ledger_url, engine):

@@ -117,6 +117,8 @@ class Crew:
                 "tasks": 10,
                 "waits": False,
                 "stay": False,
+                "until_told": False,
+                "code": "",
                 **order,
             }
             process = await asyncio.create_subprocess_exec(

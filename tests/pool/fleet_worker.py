@@ -7,6 +7,7 @@ from random import Random
 
 from tabkeeper.config import parse_config
 from tabkeeper.errors import BudgetExceededError, LeaseLostError, TabkeeperError
+from tabkeeper.pool import fleet
 from tabkeeper.pool.pool import SessionPool
 
 
@@ -43,11 +44,27 @@ async def told() -> None:
 
 async def main(order: dict) -> None:
     chance = Random(order["seed"])
+    if order["code"]:
+        fleet.code_of_decisions = lambda: order["code"]
     async with SessionPool(parse_config(order["config"])) as pool:
         say("open", pool._board.home)
         if order["waits"]:
             await told()
         slots = asyncio.Semaphore(order["at_once"])
+
+        if order["until_told"]:
+            stop = asyncio.ensure_future(told())
+
+            async def go_on(first: int) -> None:
+                number = first
+                while not stop.done():
+                    await task(pool, number, chance, order["tenants"], order["hold"])
+                    number += order["at_once"]
+
+            await asyncio.gather(*(go_on(first) for first in range(order["at_once"])), stop)
+            await pool.close(grace=0)
+            say("closed")
+            return
 
         async def one(number: int) -> None:
             async with slots:

@@ -175,7 +175,7 @@ def _database(settings: PoolConfig) -> Iterator[Finding]:
     engine = write_engine(settings.ledger.url)
     try:
         yield _writable(engine, address)
-        yield _migrations(revision(engine), auto_upgrade=settings.ledger.auto_upgrade)
+        yield _migrations(engine, auto_upgrade=settings.ledger.auto_upgrade)
         yield from _database_clock(engine)
         if revision(engine) == schema.HEAD and (
             finding := owed_finding(owed(engine, settings.providers.keys()))
@@ -219,10 +219,15 @@ def _writable(engine: Engine, address: str) -> Finding:
     return Finding(name="database", level="ok", detail=f"{address} can be read and written")
 
 
-def _migrations(found: str | None, *, auto_upgrade: bool) -> Finding:
+def _migrations(engine: Engine, *, auto_upgrade: bool) -> Finding:
+    found = revision(engine)
     if found == schema.HEAD:
         return Finding(name="migrations", level="ok", detail=f"current ({found})")
     if found is not None and found not in schema.KNOWN:
+        with engine.connect() as connection:
+            if schema.good_from(connection) <= schema.HEAD:
+                detail = f"revision {found} was made by a newer Tabkeeper, which this one can work beside"
+                return Finding(name="migrations", level="ok", detail=detail)
         detail = f"revision {found} was made by a newer Tabkeeper"
         return Finding(name="migrations", level="fail", detail=detail, advice="pip install -U tabkeeper")
     detail = f"{found or 'no schema yet'}, this version expects {schema.HEAD}"

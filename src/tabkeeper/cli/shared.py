@@ -30,8 +30,11 @@ def pool_tables(pool: SharedPoolStats) -> Iterator[RenderableType]:
         yield Text(f"its sessions, queue and limits are not shown: {pool.unread}")
     processes = _table(("process",), ("sessions", "leased", "waiting"), ("",))
     for one in pool.members:
-        counts = () if pool.unread else (str(one.sessions), str(one.leased), str(one.waiting))
-        marks = ["does the jobs of all"] * one.does_jobs + ["leaving"] * one.leaving
+        counts = (
+            () if pool.unread or one.stands_by else (str(one.sessions), str(one.leased), str(one.waiting))
+        )
+        marks = ["stands by until the others have left"] * one.stands_by
+        marks += ["does the jobs of all"] * one.does_jobs + ["leaving"] * one.leaving
         processes.add_row(one.name, *(counts or ("", "", "")), ", ".join(marks))
     yield processes
     limits = _table(("limit",), ("used", "of"), ("",))
@@ -58,8 +61,9 @@ def pool_tables(pool: SharedPoolStats) -> Iterator[RenderableType]:
 
 
 def _headline(pool: SharedPoolStats) -> str:
-    hosts = len({one.host for one in pool.members})
-    processes = f"{len(pool.members)} process{'' if len(pool.members) == 1 else 'es'}"
+    members = [one for one in pool.members if not one.stands_by]
+    hosts = len({one.host for one in members})
+    processes = f"{len(members)} process{'' if len(members) == 1 else 'es'}"
     who = f"Shared pool {pool.name!r}: {processes} on {counted(hosts, 'host')}"
     if pool.unread:
         return who

@@ -99,6 +99,12 @@ class PoolSettings(Settings):
         "the ledger is on PostgreSQL; true: an error where it is not; false: each has a pool of its own.",
     )
     name: Name = Field("main", description="Processes of one name share one pool.")
+    takeover: Literal["wait", "refuse"] = Field(
+        "wait",
+        description="What a process does that finds its shared pool run by processes of another version or "
+        "configuration. wait: its callers queue until those have left, then it takes over what idles; refuse: it does "
+        "not start.",
+    )
 
     @field_validator("shared", mode="before")
     @classmethod

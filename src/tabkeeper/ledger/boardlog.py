@@ -18,7 +18,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tabkeeper.errors import LedgerUnavailableError
-from tabkeeper.ledger.boardread import BOARD_EAR
+from tabkeeper.ledger.boardread import BOARD_EAR, SEEN_US
 from tabkeeper.ledger.engines import (
     WATCHED_LINE,
     WATCHED_SERVER,
@@ -99,6 +99,9 @@ class MemberLine:
     host: str
     planner: str
     beats: int
+    pid: int
+    """0 if that is not known."""
+    pid_started_at: int
 
 
 class BoardLog:
@@ -121,6 +124,8 @@ class BoardLog:
         self._connection: psycopg.AsyncConnection[dict[str, Any]] | None = None
         self._listener: psycopg.AsyncConnection[Any] | None = None
         self._leads = False
+        self.is_awaited = False
+        """By the last `beat`, processes that decide by other rules wait until all members have left."""
         self.is_deaf = False
         """The way to the server is shared with others: entries are asked for, and `leads` says nothing."""
         self._one_by_one = asyncio.Lock()
@@ -250,7 +255,9 @@ class BoardLog:
     async def roll(self) -> list[MemberLine]:
         """Return who takes part, as they wrote themselves down."""
         rows = await self._run(
-            "SELECT home, process_id, host, planner, beats FROM board_member WHERE board = %(board)s ORDER BY home",
+            "SELECT m.home, m.process_id, m.host, m.planner, m.beats, COALESCE(p.pid, 0) AS pid, "
+            "COALESCE(p.pid_started_at, 0) AS pid_started_at FROM board_member m "
+            "LEFT JOIN process p ON p.id = m.process_id WHERE m.board = %(board)s ORDER BY m.home",
             {"board": self._board},
         )
         return [MemberLine(**row) for row in rows]
@@ -268,11 +275,14 @@ class BoardLog:
         """Say that a member lives; return the number of the last entry, and how often each member has said so."""
         rows = await self._run(
             f"WITH {_UNSYNCED}, mine AS (UPDATE board_member SET beats = beats + 1 "  # noqa: S608
-            "WHERE board = %(board)s AND home = %(home)s) SELECT h.seq, m.home, m.beats FROM unsynced, board_head h "
+            "WHERE board = %(board)s AND home = %(home)s) SELECT h.seq, m.home, m.beats, "
+            f"EXISTS(SELECT 1 FROM board_successor s WHERE s.board = h.board AND s.seen_at > {_NOW} - {SEEN_US}) "
+            "AS awaited FROM unsynced, board_head h "
             "LEFT JOIN board_member m ON m.board = h.board WHERE h.board = %(board)s",
             {"board": self._board, "home": home},
         )
         assert rows, f"there is no board {self._board!r}"
+        self.is_awaited = rows[0]["awaited"]
         return rows[0]["seq"], {row["home"]: row["beats"] for row in rows if row["home"] is not None}
 
     async def depart(self, homes: Sequence[int]) -> None:
@@ -281,6 +291,49 @@ class BoardLog:
             "DELETE FROM board_member WHERE board = %(board)s AND home = ANY(%(homes)s)",
             {"board": self._board, "homes": list(homes)},
         )
+
+    # ── who comes next ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def announce(self, process: str, host: str, planner: str) -> None:
+        """Say that a process waits until all members have left."""
+        await self._run(
+            "INSERT INTO board_successor (board, process_id, host, planner, seen_at) "  # noqa: S608 - our words
+            f"VALUES (%(board)s, %(process)s, %(host)s, %(planner)s, {_NOW}) "
+            "ON CONFLICT (board, process_id) DO UPDATE SET seen_at = EXCLUDED.seen_at",
+            {"board": self._board, "process": process, "host": host, "planner": planner},
+        )
+
+    async def withdraw(self, process: str) -> None:
+        """Say that it waits no longer, and forget those that have not been seen for long."""
+        await self._run(
+            "DELETE FROM board_successor "  # noqa: S608 - our words
+            f"WHERE board = %(board)s AND (process_id = %(process)s OR seen_at < {_NOW} - 60 * {SEEN_US})",
+            {"board": self._board, "process": process},
+        )
+
+    async def bequeath(self, facts: Mapping[str, str]) -> None:
+        """Leave idle sessions, by their ids, to whoever founds the board anew."""
+        await self._run(
+            "INSERT INTO board_bequest (board, session_id, facts) "
+            "SELECT %(board)s, * FROM unnest(%(ids)s::text[], %(facts)s::text[]) ON CONFLICT DO NOTHING",
+            {"board": self._board, "ids": list(facts), "facts": list(facts.values())},
+        )
+
+    async def bequests(self) -> dict[str, str]:
+        """Return what was left, by the ids of sessions."""
+        rows = await self._run(
+            "SELECT session_id, facts FROM board_bequest WHERE board = %(board)s ORDER BY session_id",
+            {"board": self._board},
+        )
+        return {row["session_id"]: row["facts"] for row in rows}
+
+    async def forget(self, sessions: Sequence[str]) -> None:
+        """What was left has been taken up."""
+        if sessions:
+            await self._run(
+                "DELETE FROM board_bequest WHERE board = %(board)s AND session_id = ANY(%(ids)s)",
+                {"board": self._board, "ids": list(sessions)},
+            )
 
     # ── listening, and who does the jobs of all ────────────────────────────────────────────────────────────────────
 

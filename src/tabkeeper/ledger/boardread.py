@@ -16,11 +16,18 @@ from tabkeeper.ledger.registry import installation
 BOARD_EAR = "tabkeeper ear "
 """How a process names the connection by which it listens; its id follows."""
 
+SEEN_US = 30_000_000
+"""Microseconds for which a process that waits to take a board over is believed to be there still."""
+
 _HEADS = """
 SELECT board, seq, GREATEST(at, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + shift) AS now
 FROM board_head ORDER BY board
 """
 _MEMBERS = "SELECT board, home, process_id, host, planner FROM board_member ORDER BY home"
+_SUCCESSORS = f"""
+SELECT board, 0 AS home, process_id, host, planner FROM board_successor
+WHERE seen_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - {SEEN_US} ORDER BY process_id
+"""  # noqa: S608 - our words
 _SNAPSHOT = "SELECT seq, planner, document FROM board_snapshot WHERE board = :board ORDER BY seq DESC LIMIT 1"
 _ENTRIES = (
     "SELECT seq, at, home, nonce, seen_seq, seen_sum, events FROM board_entry "
@@ -54,6 +61,8 @@ class BoardRows:
     now: int
     """The board's time, in microseconds."""
     members: Sequence[MemberRow]
+    successors: Sequence[MemberRow]
+    """Processes that wait until all members have left; they decide by other rules."""
     installation: str
     """What this ledger is told from others by; ids of sessions begin with it."""
     leader: str | None
@@ -72,20 +81,32 @@ def read_boards(connection: Connection) -> list[BoardRows]:
     if connection.dialect.name != "postgresql":
         return []
     heads = connection.execute(text(_HEADS)).all()
-    members: dict[str, list[MemberRow]] = {}
-    for row in connection.execute(text(_MEMBERS)):
-        found = MemberRow(home=row.home, process_id=row.process_id, host=row.host, planner=row.planner)
-        members.setdefault(row.board, []).append(found)
-    return [_board(connection, head, members[head.board]) for head in heads if head.board in members]
+    members, successors = _who(connection, _MEMBERS), _who(connection, _SUCCESSORS)
+    return [
+        _board(connection, head, members[head.board], successors.get(head.board, []))
+        for head in heads
+        if head.board in members
+    ]
 
 
-def _board(connection: Connection, head: Any, members: list[MemberRow]) -> BoardRows:
+def _who(connection: Connection, sql: str) -> dict[str, list[MemberRow]]:
+    found: dict[str, list[MemberRow]] = {}
+    for row in connection.execute(text(sql)):
+        one = MemberRow(home=row.home, process_id=row.process_id, host=row.host, planner=row.planner)
+        found.setdefault(row.board, []).append(one)
+    return found
+
+
+def _board(
+    connection: Connection, head: Any, members: list[MemberRow], successors: list[MemberRow]
+) -> BoardRows:
     names = connection.execute(text(_LEADER), {"board": head.board}).scalars().all()
     leader = next((name.removeprefix(BOARD_EAR) for name in names if name.startswith(BOARD_EAR)), None)
     board = BoardRows(
         board=head.board,
         now=head.now,
         members=members,
+        successors=successors,
         installation=installation(connection),
         leader=leader,
     )

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from tabkeeper.errors import LedgerUnavailableError, SchemaVersionError
 from tabkeeper.ledger.engines import is_away, read_engine, write_engine
 
-HEAD = "0013"
+HEAD = "0014"
 """The revision that this code reads and writes."""
 
 KNOWN = (
@@ -32,6 +32,7 @@ KNOWN = (
     "0011",
     "0012",
     "0013",
+    "0014",
 )
 """Every revision that this code can upgrade from, oldest first."""
 
@@ -47,6 +48,18 @@ def revision(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
+def good_from(connection: Connection) -> str:
+    """Return the oldest revision whose code can use this schema; a word past all numbers if nothing is said.
+
+    Revisions add (tables, columns with a default, indexes), so code of an earlier one goes on beside them. One that has
+    to take something away says so by a newer mark, in a release after the last code that needs it.
+    """
+    if not inspect(connection).has_table("ledger_meta"):
+        return "nothing"
+    found = connection.execute(text("SELECT value FROM ledger_meta WHERE key = 'good_from'")).scalar()
+    return "nothing" if found is None else str(found)
+
+
 def ensure(engine: Engine, *, auto_upgrade: bool) -> None:
     """Make sure that the database has the expected schema; many processes may do so at once.
 
@@ -59,6 +72,9 @@ def ensure(engine: Engine, *, auto_upgrade: bool) -> None:
     if found == HEAD:
         return
     if found is not None and found not in KNOWN:
+        with _reachable(engine), engine.connect() as connection:
+            if good_from(connection) <= HEAD:
+                return  # a newer version has added to it, and taken nothing away that this one needs
         raise SchemaVersionError(
             f"the ledger's schema is revision {found}, newer than this version of Tabkeeper knows ({HEAD}); "
             "upgrade the package (pip install -U tabkeeper)"

@@ -41,6 +41,10 @@ class Board(Protocol):
     def alone(self) -> bool:
         """Whether no other process could go on with what this one leaves."""
 
+    @property
+    def stands_by(self) -> str:
+        """Why this process waits until others have left a shared board; empty if it does not."""
+
     def mine(self) -> list[Session]:
         """Return the sessions that this process has."""
 
@@ -183,6 +187,7 @@ class MemoryBoard(Referee):
     home = 0
     leads = True
     alone = True
+    stands_by = ""
 
     def __init__(self, view: View, clock: Clock, carry_out: Callable[[list[Action]], None]) -> None:
         super().__init__(view, clock, carry_out)

@@ -143,4 +143,5 @@ def shared_board(
         planner=planner_of(view.rules, meters),
         prefix=label_prefix(ledger.installation),
         heartbeat=config.pool.heartbeat.total_seconds(),
+        waits=config.pool.takeover == "wait",
     )

@@ -102,7 +102,7 @@ class Parts:
             clock=self._clock,
             rng=self._rng,
             patience=self._config.pool.close_timeout.total_seconds(),
-            ours=lambda id_: id_ in self.sessions.running or id_ in self.view.sessions,
+            ours=self._is_ours,
             money_freed=self.board.money_freed,
             exclusive=self._exclusive(),
         )
@@ -280,6 +280,11 @@ class Parts:
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         self.carrying.carry_out(actions)
+
+    def _is_ours(self, session_id: str) -> bool:
+        # Who stands by does not know what the others have, and will be left what idles there.
+        known = session_id in self.sessions.running or session_id in self.view.sessions
+        return known or bool(self.board.stands_by)
 
     def _exclusive(self) -> dict[str, float]:
         # By then its creation was answered, or given up, in whichever process it was.

@@ -56,3 +56,24 @@ class BoardMemberRow(Table, table=True):
     planner: str = words()
     beats: int = number()
     joined_at: int = instant()
+
+
+class BoardSuccessorRow(Table, table=True):
+    """A process of another version or configuration that waits until those that run a board have left."""
+
+    __tablename__: ClassVar[Any] = "board_successor"
+    board: str = text_key()
+    process_id: str = text_key()
+    host: str = words()
+    planner: str = words()
+    seen_at: int = instant()
+    """By the database's clock."""
+
+
+class BoardBequestRow(Table, table=True):
+    """An idle session that the last process of a board left to whoever takes it over; `facts` is JSON."""
+
+    __tablename__: ClassVar[Any] = "board_bequest"
+    board: str = text_key()
+    session_id: str = text_key()
+    facts: str = words()

@@ -41,6 +41,7 @@ class PostgresBoard(Teller):
         planner: what this process decides by; processes of one board must have the same.
         prefix: how ids of sessions begin.
         heartbeat: seconds without a sign of life after which a process is taken for dead.
+        waits: whether it stands by while processes that decide by other rules run the board, or does not open.
         snapshot_every: entries between two snapshots, at least.
         keep_entries: entries that are kept beyond what a snapshot needs, for people.
     """
@@ -56,6 +57,7 @@ class PostgresBoard(Teller):
         planner: str,
         prefix: str,
         heartbeat: float,
+        waits: bool = True,
         snapshot_every: int = 1000,
         keep_entries: int = 2000,
     ) -> None:
@@ -83,6 +85,7 @@ class PostgresBoard(Teller):
             who=who,
             planner=planner,
             heartbeat=heartbeat,
+            waits=waits,
         )
         self._loop = Loop(
             self.replica,
@@ -113,7 +116,13 @@ class PostgresBoard(Teller):
     @property
     def alone(self) -> bool:
         """See `Board.alone`."""
-        return all(home == self.home or one.leaving for home, one in self.replica.members.items())
+        others = any(home != self.home and not one.leaving for home, one in self.replica.members.items())
+        return not others and not self._log.is_awaited
+
+    @property
+    def stands_by(self) -> str:
+        """See `Board.stands_by`."""
+        return self._membership.stands_by
 
     @property
     def draining(self) -> bool:
@@ -151,15 +160,15 @@ class PostgresBoard(Teller):
 
     async def settled(self) -> None:
         """See `Board.settled`."""
-        if not self._loop.stopped:
+        if not self._loop.stopped and not self._membership.stands_by:
             await self._outbox.settled()
 
     async def open(self) -> None:
-        """Join the processes that share the board, or be the first of them.
+        """Join the processes that share the board, or be the first of them, or stand by until it is this one's turn.
 
         Raises:
             LedgerUnavailableError: the database cannot be reached.
-            ConfigError: processes that decide by other rules run this board.
+            ConfigError: processes that decide by other rules run this board, and this one is not to wait.
         """
         await self._membership.join()
         self._loop.start()
@@ -189,7 +198,7 @@ class PostgresBoard(Teller):
         # Nothing may be left to a process that has died and was not missed yet: who would end it?
         await self._membership.look_now()
         while self._follower.is_member():
-            self._tell("left")
+            self._tell("left", self._log.is_awaited)
             await self.settled()
             while self._follower.is_member() and self.mine():  # noqa: ASYNC110
                 await asyncio.sleep(TURN)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tabkeeper.clock import FleetClock
 from tabkeeper.ledger.boardlog import Line
-from tabkeeper.pool.model import Grant, Refuse
+from tabkeeper.pool.model import Grant, Refuse, Session
 from tabkeeper.pool.shared.alarm import Alarm
 from tabkeeper.pool.shared.entries import Entry, entry_from
 from tabkeeper.pool.shared.outbox import Outbox
@@ -43,6 +43,8 @@ class Follower:
         self.draining = False
         """This process leaves of its own will."""
         self.fenced_times = 0
+        self.bequest: list[Session] = []
+        """What this process has left to whoever takes the board over."""
 
     def is_member(self) -> bool:
         """Whether this process takes part."""
@@ -108,6 +110,7 @@ class Follower:
         """This process is no longer one of them."""
         self._outbox.settle()
         if self.draining:
+            self.bequest = [move.session for move in moved if not move.new]
             self._hand_over(moved)
             return
         self._outbox.wake.set()
@@ -121,6 +124,12 @@ class Follower:
                 self._hooks.gave(move.session)
             elif move.new == self._replica.home and move.old not in self._replica.members:
                 self._hooks.got(move.session)
+
+    def take_up(self, sessions: Iterable[str]) -> None:
+        """Take sessions into this process's hands that were left to the board."""
+        for session in [self._replica.view.sessions.get(one) for one in sessions]:
+            if session is not None and session.home == self._replica.home:
+                self._hooks.got(session)
 
     def _disagree(self, entry: Entry) -> None:
         log.error(

@@ -109,6 +109,10 @@ class Loop:
             async with asyncio.timeout(max(0.0, self._membership.beat_at - self._clock.raw())):
                 await self._outbox.wake.wait()
         self._outbox.wake.clear()
+        if not self._membership.joined.is_set():
+            if self._membership.is_due:
+                await self._try_again()
+            return
         if self._failures:
             await self._find_batch()
         if self._outbox.batch is not None or not self._outbox.is_empty:
@@ -118,13 +122,22 @@ class Loop:
         if self._follower.is_lost:
             await self._loader.reload()
         if not self._follower.is_member() and not self.leaving:
-            for request in await self._membership.rejoin():
-                self._ask(request)
+            await self._try_again()
+            if not self._membership.joined.is_set():
+                return
         if self._membership.is_due:
             await self._membership.beat()
         await self._loader.save_if_due()
         if not self._outbox.is_empty:
             self._outbox.wake.set()
+
+    async def _try_again(self) -> None:
+        """Take part, again or at last; who leaves stands by no longer."""
+        if self.leaving or self._follower.draining:
+            self._membership.rest()
+            return
+        for request in await self._membership.rejoin():
+            self._ask(request)
 
     async def _append(self) -> None:
         batch = self._outbox.next_batch(self._replica.seq)
@@ -164,9 +177,12 @@ class Loop:
 
     async def _listen(self) -> None:
         while not self.stopped:
+            await self._membership.joined.wait()
             try:
                 async with contextlib.aclosing(self._log.listen(SLOW_POLL)) as news:
                     async for told in news:
+                        if not self._membership.joined.is_set():
+                            break
                         if isinstance(told, Line):
                             self._follower.hear(told)
                         elif told is not None:
@@ -189,11 +205,12 @@ class Loop:
 
     def _refuse_late(self) -> None:
         """Answer those whose time is up while the database is away, or does not answer: they wait no longer."""
-        until = self._clock.monotonic() - (0.0 if self._failures else _SILENCE)
+        stands_by = self._membership.stands_by
+        until = self._clock.monotonic() - (0.0 if self._failures or stands_by else _SILENCE)
         late = [one for one in self._replica.here.values() if one.deadline <= until]
         for request in late:
             position = 0
-            why = "the database of the shared pool is away"
-            if request.id in self._replica.view.requests:
+            why = stands_by or "the database of the shared pool is away"
+            if not stands_by and request.id in self._replica.view.requests:
                 why += f"; before, {why_waiting(self._replica.view, request, until)}"
             self._hooks.carry_out([Refuse(request, position, why)])

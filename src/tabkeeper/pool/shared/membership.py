@@ -7,15 +7,15 @@ import logging
 from typing import Any
 
 from tabkeeper.clock import FleetClock
-from tabkeeper.errors import ConfigError
 from tabkeeper.ledger.boardlog import BoardLog, Line, new_nonce
 from tabkeeper.ledger.processes import Identity
 from tabkeeper.pool.model import Request
-from tabkeeper.pool.shared.entries import to_text
+from tabkeeper.pool.shared.entries import Event, to_text
 from tabkeeper.pool.shared.following import Follower
 from tabkeeper.pool.shared.outbox import Outbox
 from tabkeeper.pool.shared.reloading import Loader
 from tabkeeper.pool.shared.replica import Replica
+from tabkeeper.pool.shared.succession import Succession, adoptions, facts_of
 from tabkeeper.pool.shared.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Membership:
         who: this process.
         planner: what it decides by; processes of one board must have the same.
         heartbeat: seconds without a sign of life after which a process is taken for dead.
+        waits: whether it stands by while processes that decide by other rules run the board, or raises.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Membership:
         who: Identity,
         planner: str,
         heartbeat: float,
+        waits: bool,
     ) -> None:
         self._replica = replica
         self._clock = clock
@@ -56,30 +58,47 @@ class Membership:
         self._planner = planner
         self._heartbeat = heartbeat
         self._watcher = Watcher(heartbeat)
+        self._succession = Succession(clock, line, who=who, planner=planner, heartbeat=heartbeat, waits=waits)
+        self.joined = asyncio.Event()
+        """Set while this process takes part, or is believed to."""
         self._looked = asyncio.Event()
         self.beat_at = 0.0
         """When this process says next that it lives, on its own clock."""
 
     # ── coming and going ───────────────────────────────────────────────────────────────────────────────────────────
 
-    async def join(self) -> None:
-        """Load the state of the board, or found it; then become a member.
+    @property
+    def stands_by(self) -> str:
+        """Why this process waits until others have left; empty if it does not."""
+        return self._succession.why
+
+    async def join(self) -> bool:
+        """Load the state of the board, or found it; then become a member, unless others have to leave first.
 
         Raises:
             LedgerUnavailableError: the database cannot be reached.
-            ConfigError: processes that decide by other rules run this board.
+            ConfigError: processes that decide by other rules run this board, and this one is not to wait.
         """
         await self._log.begin()
-        await self._wait_for_strangers()
+        self._replica.home = self._succession.nobody
+        if not await self._succession.is_ours():
+            self._stand_by()
+            return False
         async with self._log.joining():
+            if await self._succession.look():  # they were faster
+                self._stand_by()
+                return False
             others = [one.home for one in await self._log.roll()]
             loaded = bool(others) and await self._loader.load_first()
+            left: dict[str, str] = {}
             if not loaded:
-                # Nobody else is there, so nothing on the board is anybody's; what runs, the ledger's rows tell.
+                # Nobody else is there, so nothing on the board is anybody's but what was left; what else runs, the
+                # ledger's rows tell.
                 end, _ = await self._log.beat(0)
                 self._replica.found(end)
                 await self._log.depart(others)
-            line = await self._tell_join()
+                left = await self._log.bequests()
+            line = await self._tell_join(adoptions(left.values()))
             if loaded:
                 await self._loader.catch_up(line.seq)
             else:
@@ -87,49 +106,38 @@ class Membership:
                 await self._loader.save()
             self._replica.home = line.seq
             await self._log.arrive(line.seq, self._who.id, self._who.host, self._planner)
+            await self._log.forget(list(left))
+        self._follower.take_up(left)
+        await self._succession.over()
         self._watcher.restart()
+        self.joined.set()
+        return True
 
-    async def _wait_for_strangers(self) -> None:
-        """See to it that nobody alive runs the board by other rules.
+    def _stand_by(self) -> None:
+        self.joined.clear()
+        self.rest()
 
-        Raises:
-            ConfigError: somebody does.
-        """
-        seen = {one.home: one for one in await self._log.roll() if one.planner != self._planner}
-        began = self._clock.raw()
-        while seen and self._clock.raw() - began < self._heartbeat:
-            await asyncio.sleep(min(SLOW_POLL, self._heartbeat / 4))
-            now = {one.home: one for one in await self._log.roll()}
-            seen = {home: one for home, one in seen.items() if home in now}
-            alive = [one for home, one in seen.items() if now[home].beats != one.beats]
-            if alive:
-                what = (
-                    "version of Tabkeeper"
-                    if alive[0].planner.partition(":")[0] != self._planner.partition(":")[0]
-                    else "configuration (limits, platforms, providers or prices)"
-                )
-                raise ConfigError(
-                    f"{len(alive)} running process{'es' if len(alive) > 1 else ''} of this shared pool, one on "
-                    f"{alive[0].host.partition('/')[0]}, have another {what}; give all the same, or end those "
-                    "first, or let this one be a pool of its own with pool.name"
-                )
-        await self._log.depart(list(seen))
+    def rest(self) -> None:
+        """Look again after a while."""
+        self.beat_at = self._clock.raw() + self._succession.pause
+        self._looked.set()
 
-    async def _tell_join(self) -> Line:
+    async def _tell_join(self, more: list[Event]) -> Line:
         member: list[Any] = [self._who.id, self._who.host, self._who.pid, self._who.pid_started_at]
         sent = self._clock.raw()
-        line = await self._log.append(home=0, nonce=new_nonce(), events=to_text([["join", *member]]))
+        line = await self._log.append(home=0, nonce=new_nonce(), events=to_text([["join", *member], *more]))
         assert line is not None
         self._clock.heard(line.at / 1_000_000, sent, self._clock.raw())
         return line
 
     async def rejoin(self) -> list[Request]:
-        """Come back after having been taken for dead; return the requests that wait and have to be told anew."""
+        """Try to take part, for the first time or again; return the requests that wait and have to be told anew."""
         # All without an answer: to the board none of them waits any more, if it ever heard of them.
         unanswered = list(self._replica.here.values())
         self._outbox.clear()
-        self._replica.home = 0  # what it had, and what it was granted, is told once more while it catches up
-        await self.join()
+        # What it had, and what it was granted, is told once more while it catches up, and concerns nobody now.
+        if not await self.join():
+            return []
         self._outbox.all_done()
         waiting = [one for one in unanswered if one.id in self._replica.here]
         for request in waiting:
@@ -139,6 +147,11 @@ class Membership:
 
     async def depart(self) -> None:
         """Strike this process off; the board knows already that it has left."""
+        if not self.joined.is_set():
+            await self._succession.over()
+            return
+        if self._follower.bequest:
+            await self._log.bequeath({one.id: facts_of(one) for one in self._follower.bequest})
         await self._log.depart([self._replica.home])
 
     # ── signs of life ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ from zlib import crc32
 from tabkeeper.clock import Instant
 from tabkeeper.pool.model import (
     ENDING,
+    NEVER,
     Action,
     Check,
     Close,
@@ -176,6 +177,9 @@ class Replica(Referee):
         if kind == "join":
             self.members[entry.seq] = Member(*facts)
             return
+        if kind == "adopt":
+            self._adopt(entry.seq, **facts[0])
+            return
         if home not in self.members:
             return  # it was taken for dead; it has to join anew
         session = self.view.sessions.get(facts[0]) if kind in OF_SESSIONS else None
@@ -196,7 +200,7 @@ class Replica(Referee):
                 self.members[home].leaving = True
                 self._drop_requests(home)
             case "left":
-                self._left(home)
+                self._left(home, awaited=bool(facts and facts[0]))
             case "bury":
                 if facts[0] in self.members and facts[0] != home:
                     self._bury(facts[0], home, sure=facts[1], clean=False)
@@ -292,16 +296,52 @@ class Replica(Referee):
         for request in [one for one in self.view.requests.values() if one.home == home]:
             self.withdraw(request)
 
-    def _left(self, home: int) -> None:
+    def _left(self, home: int, *, awaited: bool) -> None:
         """Let a process go, if somebody is there to go on with what it leaves, or when it leaves nothing."""
         self.members[home].leaving = True
         heirs = [one for one, member in self.members.items() if not member.leaving]
         left = [one for one in self.view.sessions.values() if one.home == home and one.lane.home is None]
+        if not heirs and awaited:
+            # Those who come to run the board next take up what idles: it leaves this board, but does not end.
+            idle = [one for one in left if one.state is State.IDLE]
+            left = [one for one in left if one.state is not State.IDLE]
+            self.moved += [Moved(session, home, 0) for session in idle if not left]
         if heirs or not left:
             self._bury(home, min(heirs, default=0), sure=True, clean=True)
             return
         for session in left:
             self.end(session, "shutdown")
+
+    def _adopt(
+        self,
+        home: int,
+        *,
+        id: str,  # noqa: A002 - the word of the log
+        lane: list[Any],
+        provider: str,
+        tenant: str,
+        created_at: Instant,
+        fresh_until: Instant | None,
+        dies_at: Instant | None,
+        uses: int,
+    ) -> None:
+        """Take up an idle session that was left to the board; of what does not fit it, the ledger's row tells."""
+        key = Lane(*lane)
+        rules = self.view.rules.platforms.get(key.platform)
+        if (
+            home not in self.members
+            or rules is None
+            or provider not in rules.providers
+            or id in self.view.sessions
+        ):
+            return
+        at = self._time.at
+        session = Session(id, key, provider, tenant, created_at)
+        session.home, session.uses = home, uses
+        session.fresh_until = NEVER if fresh_until is None else fresh_until
+        session.dies_at = NEVER if dies_at is None else dies_at
+        self.view.add_session(session)
+        self.view.move(session, State.IDLE, at)
 
     def _bury(self, home: int, heir: int, *, sure: bool, clean: bool) -> None:
         """Take a process out, and give what it had to its heir; with `sure` nobody uses its sessions any more."""

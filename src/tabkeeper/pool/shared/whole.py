@@ -39,8 +39,10 @@ class MemberStats(Frozen):
     """Its process id and host, as other tables show it."""
     host: str
     pid: int | None
-    """None if this version cannot read the board."""
+    """None of those that stand by, and if this version cannot read the board."""
     process_id: str
+    stands_by: bool = False
+    """It has another version or configuration, and waits until those that take part have left."""
     leaving: bool = False
     """It takes no more requests."""
     does_jobs: bool = False
@@ -107,7 +109,7 @@ def _pool(rows: BoardRows) -> SharedPoolStats:
     replica = _follow(rows)
     if isinstance(replica, str):
         members = (_member(one.host, None, one.process_id, rows) for one in rows.members)
-        return SharedPoolStats(name=rows.board, at=at, members=tuple(members), unread=replica)
+        return SharedPoolStats(name=rows.board, at=at, members=(*members, *_successors(rows)), unread=replica)
     view, now = replica.view, max(replica.at, rows.now / 1_000_000)
     names = {home: f"{one.pid}@{one.host.partition('/')[0]}" for home, one in replica.members.items()}
     homes = [request.home for request in view.requests.values()]
@@ -126,7 +128,7 @@ def _pool(rows: BoardRows) -> SharedPoolStats:
     return SharedPoolStats(
         name=rows.board,
         at=at,
-        members=tuple(members),
+        members=(*members, *_successors(rows)),
         sessions=tuple(_session(one, names.get(one.home, "?"), now) for one in held),
         waiting=tuple(waiting(view, lambda number: names.get(view.requests[number].home, "?"), now)),
         limits=tuple(_limits(view)),
@@ -158,6 +160,11 @@ def _member(host: str, pid: int | None, process: str, rows: BoardRows) -> Member
         process_id=process,
         does_jobs=process == rows.leader,
     )
+
+
+def _successors(rows: BoardRows) -> Iterator[MemberStats]:
+    for one in rows.successors:
+        yield _member(one.host, None, one.process_id, rows).model_copy(update={"stands_by": True})
 
 
 def _session(session: Session, process: str, now: Instant) -> SharedSessionStats:
