@@ -11,6 +11,7 @@ from playwright.async_api import async_playwright
 from tabkeeper.config import ProviderSettings
 from tabkeeper.money import Money
 from tabkeeper.providers.chromium import find_browser
+from tabkeeper.reports import facts
 from tabkeeper.reports.daily import build_report
 from tabkeeper.reports.html.page import render_html
 from tabkeeper.reports.html.plots import plots
@@ -72,6 +73,13 @@ async def test_details_are_those_of_the_ledger(golden):
     daily = next(budget for budget in found.budgets if budget.name == "ever")
     assert daily.peak is not None
     assert daily.peak >= daily.spent + daily.held
+
+
+async def test_a_window_with_very_many_postings_is_not_gone_through(golden, monkeypatch):
+    monkeypatch.setattr(facts, "MOST_POSTINGS", 3)
+    found = report(golden)
+    assert {one.peak for one in found.budgets} == {None}
+    assert "Budgets" in render_html(found)
 
 
 async def test_a_day_of_nothing_is_a_page_too(story):

@@ -36,7 +36,8 @@ def budget_figures(
         end: its end.
         now: the present, or what was the present as of `upto`.
         upto: the last entry that counts.
-        peaks: whether to look for the most that was spent and held at once, which reads every posting of a window.
+        peaks: whether to look for the most that was spent and held at once, which reads every posting of a window,
+            if there are not too many.
     """
     latest = min(max(now, start), end - _MOMENT)
     span = Span.of(start, end)
@@ -53,7 +54,8 @@ def budget_figures(
         at = micros(latest)
         own = windows.get(name, [])
         shown = next((row for row in reversed(own) if row["start_at"] <= at < row["end_at"]), None)
-        peak = None if shown is None or not peaks else Money(facts.peak(conn, shown["id"], upto))
+        most = None if shown is None or not peaks else facts.peak(conn, shown["id"], upto)
+        peak = None if most is None else Money(most)
         found.append(
             _budget(budget, own, shown, span=span, at=moment(at), now=micros(now), peak=peak, upto=upto)
         )

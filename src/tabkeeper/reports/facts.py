@@ -10,15 +10,13 @@ from sqlalchemy import Connection, RowMapping, text
 from tabkeeper.reports.as_of import EVERYTHING
 from tabkeeper.reports.figures import Span
 
+MOST_POSTINGS = 50_000
+"""A window with more of them is not gone through one by one."""
+
 
 def first_session(conn: Connection, upto: int = EVERYTHING) -> int | None:
     """When the money of the ledger's first settled session was held, in microseconds; None if there is none."""
-    found = conn.execute(
-        text(
-            "SELECT effective_at FROM entry WHERE kind = 'settle' AND id <= :upto ORDER BY effective_at LIMIT 1"
-        ),
-        {"upto": upto},
-    ).one_or_none()
+    found = conn.execute(_FIRST, {"upto": upto}).one_or_none()
     return None if found is None else int(found[0])
 
 
@@ -65,10 +63,15 @@ def budget_windows(conn: Connection, span: Span, upto: int = EVERYTHING) -> list
     return [_then(row, later[row["id"]]) if row["id"] in later else row for row in known]
 
 
-def peak(conn: Connection, window: int, upto: int = EVERYTHING) -> int:
-    """Return the most nano-dollars that a window had spent and held at once."""
-    found = conn.execute(_PEAK, {"window": window, "upto": upto}).scalar()
-    return max(0, int(found or 0))
+def peak(conn: Connection, window: int, upto: int = EVERYTHING) -> int | None:
+    """Return the most nano-dollars that a window had spent and held at once; None if too much was posted to it.
+
+    A budget's window may be far longer than the period of a report: a project's has no end at all.
+    """
+    bounds = {"window": window, "upto": upto}
+    if conn.execute(_POSTED, {**bounds, "most": MOST_POSTINGS + 1}).scalar_one() > MOST_POSTINGS:
+        return None
+    return max(0, int(conn.execute(_PEAK, bounds).scalar() or 0))
 
 
 def _then(row: Mapping[str, Any], since: Any) -> Mapping[str, Any]:
@@ -81,6 +84,10 @@ def _then(row: Mapping[str, Any], since: Any) -> Mapping[str, Any]:
 def _bounds(span: Span) -> dict[str, int]:
     return {"start": span.start, "end": span.end}
 
+
+# The sum keeps the database from reading all entries in the order of their numbers: the first is soon found by instant.
+_FIRST = text("""
+    SELECT effective_at FROM entry WHERE kind = 'settle' AND id + 0 <= :upto ORDER BY effective_at LIMIT 1""")
 
 # Every estimate writes an alert, and there are few of them; the journal itself has no index by quality. An estimate
 # that was corrected is none any more.
@@ -122,6 +129,10 @@ _POSTED_LATER = text("""
       FROM posting WHERE entry_id > :upto GROUP BY window_id + 0""")
 
 _IS_POSTED = text("SELECT 1 FROM posting WHERE window_id = :window AND entry_id <= :upto LIMIT 1")
+
+_POSTED = text("""
+    SELECT COUNT(*) FROM (
+        SELECT 1 FROM posting WHERE window_id = :window AND entry_id <= :upto LIMIT :most) AS first_ones""")
 
 _PEAK = text("""
     SELECT MAX(used) FROM (
