@@ -21,5 +21,9 @@ class Passage:
     """What the session received; feed it with `Meter.heard`."""
     outlives_connections: bool
     """The session goes on when nobody is connected, so that another lease can have it."""
+    is_home: bool
+    """The session is one identity's alone: who comes next is the same, and finds the first context as it was left."""
+    is_shared: bool
+    """Other leases of the identity may use it at the same time, so nothing in it may be closed."""
     vouch: Callable[[], None]
     """Say that the client's doings are known and undone: the session may be used again."""

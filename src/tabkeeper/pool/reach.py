@@ -63,11 +63,15 @@ class Reach:
             if running.holding is holding:
                 running.relayed = False
 
+        lane = holding.session.lane
+        is_shared = lane.identity is not None and self._config.platforms[lane.platform].identity == "shared"
         return Passage(
             connect_url=running.remote.connect_url,
             meter=running.browser.meter,
             outlives_connections=provider.capabilities.outlives_connections
             or self._config.providers[holding.session.provider].keep_alive,
+            is_home=lane.identity is not None and not is_shared,
+            is_shared=is_shared,
             vouch=vouch,
         )
 

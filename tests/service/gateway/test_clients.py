@@ -301,6 +301,26 @@ async def test_what_is_to_be_blocked_is_never_asked_for_in_pages_frames_and_popu
     assert made[2] == made[1], "nothing of it stays: the session served the next one"
 
 
+async def test_an_identity_stays_logged_in_in_its_browser_s_first_context(here, site):
+    """Its pages are closed; another identity, and who is none, is told nothing of it."""
+    async with async_playwright() as playwright:
+        seen = []
+        for who in ("&identity=ada", "&identity=ada", "&identity=bob", ""):
+            browser = await playwright.chromium.connect_over_cdp(here.address(f"platform=web{who}"))
+            [context] = browser.contexts
+            found = [cookie["value"] for cookie in await context.cookies()]
+            pages = [page for page in context.pages if page.url.startswith(site)]
+            page = await context.new_page()
+            await page.goto(site)
+            found.append(await page.evaluate("localStorage.name ?? ''"))
+            await page.evaluate(f"document.cookie = 'who={who}; max-age=999'; localStorage.name = '{who}'")
+            seen.append((found, len(pages)))
+            await browser.close()
+            await idle(here)
+    nobody = ([""], 0)
+    assert seen == [nobody, (["&identity=ada", "&identity=ada"], 0), nobody, nobody]
+
+
 async def test_a_session_can_be_watched_by_whoever_has_the_lease_s_token(here, site):
     async with async_playwright() as playwright, here.connect("platform=web") as client:
         about = await call(client, "Tabkeeper.lease")

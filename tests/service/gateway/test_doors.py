@@ -84,6 +84,18 @@ async def test_a_full_queue_is_429_and_a_spent_budget_402_before_the_upgrade(sql
         assert (status, problem["budget"], problem["limit"]) == (402, "daily", "1.00")
 
 
+async def test_nothing_is_closed_under_those_who_share_an_identity(sqlite_url):
+    async with house(
+        sqlite_url, parrot=Parrot(), platforms={"web": {"identity": "shared", "keep": "always"}}
+    ) as here:
+        async with here.connect("platform=web&identity=ada") as one:
+            about = await call(one, "Tabkeeper.lease")
+            async with here.connect("platform=web&identity=ada") as two:
+                assert (await call(two, "Tabkeeper.lease"))["sessionId"] == about["sessionId"]
+            assert (await call(one, "Browser.getVersion"))["said"] > 0
+        await here.until(lambda: not here.sessions())
+
+
 async def test_a_client_that_leaves_the_queue_frees_its_place(sqlite_url):
     async with (
         house(sqlite_url, parrot=Parrot(), pool={"max_sessions": 1}) as here,

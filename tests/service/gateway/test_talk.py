@@ -97,6 +97,26 @@ def test_what_cannot_be_undone_spends_the_session_and_is_carried_out(session, me
     assert [json.loads(one)["method"] for one in step.to_browser] == [method]
 
 
+def test_an_identity_is_at_home_in_the_first_context_and_no_further():
+    story = Story()
+    story.custody.at_home = True
+    story.say("Target.createTarget", url="about:blank")
+    story.say("Storage.setCookies", cookies=[])
+    story.say("Page.navigate", FIRST, url="https://example.com")
+    assert story.custody.spent == ""
+    story.say("Target.createTarget", url="about:blank", browserContextId="other")
+    assert story.custody.spent
+    for method, session in (
+        ("Tracing.start", ROOT),
+        ("Browser.crash", FIRST),
+        ("Runtime.evaluate", "nobody"),
+    ):
+        story = Story()
+        story.custody.at_home = True
+        story.say(method, session)
+        assert story.custody.spent
+
+
 def test_a_context_that_was_closed_is_not_the_client_s_any_more():
     story = Story()
     story.say("Target.disposeBrowserContext", browserContextId="C")

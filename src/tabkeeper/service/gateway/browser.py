@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -170,8 +171,13 @@ class Inventory:
         )
 
 
-async def sweep(browser: Browser, before: Inventory) -> str:
+async def sweep(browser: Browser, before: Inventory, *, home: bool = False) -> str:
     """Close what came since `before`; return what is different all the same, in a few words.
+
+    Args:
+        browser: to be swept.
+        before: what may be in it.
+        home: the first context keeps its cookies; only the pages that came are closed.
 
     Raises:
         BrowserGoneError: it does not answer.
@@ -179,8 +185,16 @@ async def sweep(browser: Browser, before: Inventory) -> str:
     now = await Inventory.of(browser)
     for context in now.contexts - before.contexts:
         await browser.call("Target.disposeBrowserContext", browserContextId=context)
+    if home:
+        before = replace(before, cookies=frozenset())
+        for page in await browser.targets():
+            if page["type"] == "page" and page["targetId"] not in before.targets:
+                with contextlib.suppress(BrowserGoneError):  # it went with its context
+                    await browser.call("Target.closeTarget", targetId=page["targetId"])
     for pause in (*_PAUSES, None):
         now = await Inventory.of(browser)
+        if home:
+            now = replace(now, cookies=frozenset())
         if now == before:
             await browser.call("Browser.setDownloadBehavior", behavior="default")
             await browser.call("Browser.resetPermissions")

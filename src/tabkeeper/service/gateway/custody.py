@@ -103,6 +103,8 @@ class Custody:
 
     own: set[str] = field(default_factory=set)
     """Contexts that it made."""
+    at_home: bool = False
+    """The browser's first context is its own, too."""
     spent: str = ""
     """Why its session cannot be used again; empty as long as it can."""
     sent: int = 0
@@ -143,7 +145,7 @@ class Custody:
             return ""
         if _only_looks(method):
             return ""
-        if target.context not in self.own:
+        if target.context not in self.own and not self.at_home:
             return f"{method} in the default context"
         if method in _WITH_A_PAGE or method.partition(".")[0] in _OF_A_PAGE:
             return ""
@@ -151,7 +153,7 @@ class Custody:
 
     def _why_of_browser(self, method: str, context: object) -> str:
         if method in _OF_A_CONTEXT:
-            return "" if context is not None else f"{method} in the default context"
+            return "" if context is not None or self.at_home else f"{method} in the default context"
         return "" if method in _BROWSER_WIDE else f"{method} was used"
 
 

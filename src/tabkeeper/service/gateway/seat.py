@@ -32,7 +32,7 @@ class Seat:
         self.lease = lease
         self.passage = passage
         self.block = block
-        self.custody = Custody()
+        self.custody = Custody(at_home=passage.is_home)
         self._sweep_seconds = sweep_seconds
         self._before: Inventory | None = None
         self._holding_on: ClientConnection | None = None
@@ -100,15 +100,17 @@ class Seat:
             await blocking.aclose()
 
     async def _sweep(self) -> None:
-        if self.custody.spent or not self.passage.outlives_connections or self._before is None:
+        passage = self.passage
+        may_stay = passage.outlives_connections and not passage.is_shared
+        if self.custody.spent or not may_stay or self._before is None:
             log.debug("session %s is not swept: %s", self.lease.session_id, self.custody.spent)
             return
         async with (
             asyncio.timeout(self._sweep_seconds),
-            talking_to(self.passage.connect_url) as browser,
+            talking_to(passage.connect_url) as browser,
         ):
-            left = await sweep(browser, self._before)
+            left = await sweep(browser, self._before, home=passage.is_home)
         if left:
             log.warning("session %s is not clean after a client: %s", self.lease.session_id, left)
         else:
-            self.passage.vouch()
+            passage.vouch()
