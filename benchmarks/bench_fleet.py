@@ -1,7 +1,8 @@
 """Warm leases of a pool that several processes share through PostgreSQL: how long, how many, and what it hangs on.
 
 Each process is a real one with a pool of its own. Their provider is a stub that answers at once, so what is measured
-is the board: one caller per process for the time of a lease with its release, 16 callers in all for their rate.
+is the board: one caller per process for the time of a lease with its release, 16 callers in all for their rate. Just
+before each case as many processes do nothing but insert a row and commit, on the same server: what it takes at least.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import asyncio
 import json
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
+import psycopg
 from sqlalchemy import create_engine, make_url, text
 
 from benchmarks.common import micros
@@ -25,7 +28,7 @@ from tabkeeper.vault import new_key
 SECONDS = 4.0
 """How long each case is measured."""
 PROCESSES = (1, 2, 4, 8)
-SESSIONS = (10, 1000)
+SESSIONS = (10, 1_000, 10_000)
 CALLERS = 16
 _FILLED_AT_ONCE = 500
 
@@ -103,6 +106,21 @@ async def worker(order: dict[str, Any]) -> None:
             told = await _word(json.dumps(took))
 
 
+def control(order: dict[str, Any]) -> None:
+    """Insert and commit one row after the other when told to, with nothing of a pool around it."""
+    address = make_url(order["url"]).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS bare (id bigserial PRIMARY KEY, events text)")
+        print("ready", flush=True)
+        sys.stdin.readline()
+        took: list[float] = []
+        end = time.perf_counter() + SECONDS
+        while (began := time.perf_counter()) < end:
+            connection.execute("INSERT INTO bare (events) VALUES (%s)", ("x" * 200,))
+            took.append(time.perf_counter() - began)
+    print(json.dumps(took), flush=True)
+
+
 # ── all of them ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -117,29 +135,27 @@ def _fresh_database(server: str) -> str:
     return address.set(database=name).render_as_string(hide_password=False)
 
 
-async def _measure(url: str, processes: int, sessions: int) -> dict[str, Any]:
-    order = {
-        "url": _fresh_database(url),
-        "sessions": sessions,
-        "key": new_key(),
-    }
-    workers: list[asyncio.subprocess.Process] = []
+class _Crew:
+    """Processes of this module that are told what to do line by line, and answer so."""
 
-    async def say(word: str) -> None:
-        for one in workers:
-            assert one.stdin is not None
-            one.stdin.write(f"{word}\n".encode())
+    def __init__(self) -> None:
+        self._workers: list[asyncio.subprocess.Process] = []
 
-    async def heard(one: asyncio.subprocess.Process) -> str:
-        assert one.stdout is not None
-        line = await one.stdout.readline()
-        assert line, "a process of the benchmark has ended"
-        return line.decode()
+    async def __aenter__(self) -> Self:
+        return self
 
-    try:
-        for number in range(processes):
-            told = json.dumps({**order, "fills": number == 0})
-            workers.append(
+    async def __aexit__(self, *_: object) -> None:
+        # Nothing runs anywhere, so nobody has to end thousands of sessions one by one.
+        for one in self._workers:
+            if one.returncode is None:
+                one.kill()
+            await one.wait()
+
+    async def grow(self, count: int, order: dict[str, Any]) -> None:
+        """Start more, one after the other, until there are so many; only the first fills the board."""
+        while len(self._workers) < count:
+            told = json.dumps({**order, "fills": not self._workers})
+            self._workers.append(
                 await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "benchmarks.bench_fleet", told),
                     stdin=asyncio.subprocess.PIPE,
@@ -148,31 +164,59 @@ async def _measure(url: str, processes: int, sessions: int) -> dict[str, Any]:
                     limit=2**26,
                 )
             )
-            await heard(workers[-1])
-        found: dict[str, Any] = {}
-        for callers, title in ((1, "one caller each"), (max(1, CALLERS // processes), "16 callers in all")):
-            await say(str(callers))
-            took = [second for one in workers for second in json.loads(await heard(one))]
-            found[title] = {**micros(took), "leases_per_second": round(len(took) / SECONDS)}
-        return found
-    finally:
-        # Nothing runs anywhere, so nobody has to end thousands of sessions one by one.
-        for one in workers:
-            if one.returncode is None:
-                one.kill()
-                await one.wait()
+            await self._heard(self._workers[-1])
+
+    async def measure(self, word: str) -> dict[str, Any]:
+        """Let all of them begin; return what they took together."""
+        for one in self._workers:
+            assert one.stdin is not None
+            one.stdin.write(f"{word}\n".encode())
+        took = [second for one in self._workers for second in json.loads(await self._heard(one))]
+        return {**micros(took), "per_second": round(len(took) / SECONDS)}
+
+    @staticmethod
+    async def _heard(one: asyncio.subprocess.Process) -> str:
+        assert one.stdout is not None
+        line = await one.stdout.readline()
+        assert line, "a process of the benchmark has ended"
+        return line.decode()
+
+
+async def _measure(server: str, sessions: int, counts: Sequence[int]) -> dict[str, Any]:
+    """Fill one board, and let more and more processes join it."""
+    found: dict[str, Any] = {}
+    order = {"url": _fresh_database(server), "sessions": sessions, "key": new_key()}
+    async with _Crew() as crew:
+        for count in counts:
+            await crew.grow(count, order)
+            async with _Crew() as bare:
+                await bare.grow(count, {"url": order["url"], "control": True})
+                inserts = await bare.measure("go")
+            found[f"{count} processes, {sessions} sessions"] = {
+                "a bare INSERT each": inserts,
+                "one caller each": await crew.measure("1"),
+                "16 callers in all": await crew.measure(str(CALLERS // count)),
+            }
+    return found
 
 
 def run(postgres: str | None = None) -> dict[str, Any]:
-    """Measure every number of processes with few sessions, and every number of sessions with four processes."""
+    """Measure every number of processes with every number of sessions."""
     if postgres is None:
         return {"skipped": "there is no PostgreSQL"}
-    cases = [(n, SESSIONS[0]) for n in PROCESSES] + [(4, n) for n in SESSIONS[1:]]
-    return {
-        f"{processes} processes, {sessions} sessions": asyncio.run(_measure(postgres, processes, sessions))
-        for processes, sessions in cases
-    }
+    found: dict[str, Any] = {}
+    for sessions in SESSIONS:
+        found |= asyncio.run(_measure(postgres, sessions, PROCESSES))
+    return found
+
+
+def main(order: dict[str, Any]) -> None:
+    """Be one of the processes."""
+    if "control" in order:
+        control(order)
+    else:
+        asyncio.run(worker(order))
 
 
 if __name__ == "__main__":
-    asyncio.run(worker(json.loads(sys.argv[1])))
+    main(json.loads(sys.argv[1]))

@@ -9,8 +9,12 @@ import os
 import subprocess
 import sys
 from random import Random
+from typing import Any
 
 import pytest
+
+from tabkeeper.pool.shared.entries import Entry
+from tabkeeper.pool.shared.reloading import Loader
 
 from . import shadows
 from .walk import WORLDS, Walk
@@ -58,6 +62,29 @@ def test_a_copy_whose_snapshot_forgets_an_order_is_caught(monkeypatch: pytest.Mo
     with pytest.raises(AssertionError, match="a copy decides"):
         for world in WORLDS:
             stroll(world, 1, 200)
+
+
+class Saved:
+    """A log that only notes which snapshots were saved."""
+
+    def __init__(self) -> None:
+        self.at: list[int] = []
+
+    async def save(self, seq: int, *_: object, **__: object) -> None:
+        self.at.append(seq)
+
+
+async def test_a_snapshot_is_due_by_what_a_newcomer_would_go_through() -> None:
+    """Few entries may hold very many events."""
+    line, copy = Saved(), shadows.Copy(WORLDS["the pool is the limit"])
+    loader: Any = Loader(copy, line, None, None, planner="p", snapshot_every=100, keep_entries=0)  # type: ignore[arg-type]
+    copy.apply(Entry(seq=1, at=0.0, home=0, nonce="1", events=[["join", "p", "here", 1, 1]]))
+    copy.home = 1
+    await loader.save_if_due()
+    assert line.at == []
+    copy.apply(Entry(seq=2, at=1.0, home=1, nonce="2", events=[["withdraw", n] for n in range(100)]))
+    await loader.save_if_due()
+    assert line.at == [2]
 
 
 _SCRIPT = """

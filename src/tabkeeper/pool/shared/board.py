@@ -42,7 +42,7 @@ class PostgresBoard(Teller):
         prefix: how ids of sessions begin.
         heartbeat: seconds without a sign of life after which a process is taken for dead.
         waits: whether it stands by while processes that decide by other rules run the board, or does not open.
-        snapshot_every: entries between two snapshots, at least.
+        snapshot_every: events between two snapshots, at least.
         keep_entries: entries that are kept beyond what a snapshot needs, for people.
     """
 

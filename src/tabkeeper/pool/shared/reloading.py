@@ -20,7 +20,7 @@ class Loader:
 
     Args:
         planner: what this process decides by.
-        snapshot_every: entries between two snapshots, at least.
+        snapshot_every: events between two snapshots, at least: what a process that joins has to go through.
         keep_entries: entries that are kept beyond what a snapshot needs, for people.
     """
 
@@ -43,6 +43,7 @@ class Loader:
         self._every = snapshot_every
         self._keep = keep_entries
         self._saved_at = 0
+        """How many events had been applied when a snapshot was last due."""
         self.reloads = 0
 
     async def catch_up(self, end: int) -> None:
@@ -64,21 +65,22 @@ class Loader:
         found = await self._log.snapshot(self._planner)
         if found is None:
             return False
-        self._saved_at = found[0]
+        self._saved_at = self._replica.events
         snapshot.load(self._replica, found[1])
         return True
 
     async def save(self) -> None:
         """Write the board down as it is now."""
-        seq = self._saved_at = self._replica.seq
+        self._saved_at = self._replica.events
+        seq = self._replica.seq
         await self._log.save(seq, self._planner, snapshot.write(self._replica), keep_entries=self._keep)
 
     async def save_if_due(self) -> None:
         """Write the board down if the last snapshot is old; one process of all is enough."""
-        if self._replica.seq - self._saved_at < self._every + 2 * len(self._replica.view.sessions):
+        if self._replica.events - self._saved_at < self._every + 2 * len(self._replica.view.sessions):
             return
         if min(self._replica.members, default=0) != self._replica.home:
-            self._saved_at = self._replica.seq
+            self._saved_at = self._replica.events
             return
         await self.save()
 

@@ -91,6 +91,8 @@ class Replica(Referee):
         view.new_id = self._new_id
         self._prefix = prefix
         self._nonce, self._made = "", 0
+        self.events = 0
+        """How many this process has applied."""
         self.members: dict[int, Member] = {}
         self.seq = 0
         self.sum = 0
@@ -130,6 +132,7 @@ class Replica(Referee):
         """Let an entry's events change the view."""
         self._time.at = max(self._time.at, entry.at)
         self._nonce, self._made = entry.nonce, 0
+        self.events += len(entry.events)
         for event in entry.events:
             self._take(entry, event)
 
