@@ -80,6 +80,10 @@ async def test_a_window_with_very_many_postings_is_not_gone_through(golden, monk
     found = report(golden)
     assert {one.peak for one in found.budgets} == {None}
     assert "Budgets" in render_html(found)
+    # Nor are all entries, to find the first.
+    with golden.ledger.reader.connect() as conn:
+        plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {facts._FIRST.text}", {"upto": 2**63 - 1}).all()
+    assert ["ix_entry_effective_at" in row[3] for row in plan] == [True]
 
 
 async def test_a_day_of_nothing_is_a_page_too(story):
