@@ -47,6 +47,7 @@ async def test_sessions_queue_and_jobs_of_all_processes_are_told_by_each(postgre
         assert other["heard_at"]
         assert other["jobs"]["heartbeat"]["every_seconds"] > 0
         assert (await http.get("/now")).json()["open_sessions"] == []  # of its own it has none
+        assert (await http.get("/health")).json()["capacity"] == "1/1"
 
         binary = find_browser("local", ProviderSettings(kind="local"))
         browser = await playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
