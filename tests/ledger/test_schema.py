@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tabkeeper.errors import ConfigError, SchemaVersionError
-from tabkeeper.ledger import schema
+from tabkeeper.ledger import engines, schema
 from tabkeeper.ledger.engines import write_engine
 from tabkeeper.ledger.ledger import Ledger
 from tabkeeper.ledger.models import metadata
@@ -56,6 +57,28 @@ async def test_a_newer_schema_that_has_only_added_to_this_one_is_used(ledger_url
     tamper(ledger_url, "UPDATE alembic_version SET version_num = '9999'")
     async with opened(ledger_url, auto_upgrade=False):
         pass
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    "busy", ["SELECT pg_advisory_xact_lock(7214600511027)", "LOCK TABLE hold IN ACCESS SHARE MODE"]
+)
+async def test_an_upgrade_waits_for_another_one_and_for_those_who_use_its_tables(
+    postgres_url, busy, monkeypatch
+):
+    monkeypatch.setattr(engines, "_PG_LOCK_MS", 50)
+    monkeypatch.setattr(schema, "_TABLE_WAIT_MS", 50)
+    monkeypatch.setattr(schema, "_PAUSE_S", 0.1)
+    engine = write_engine(postgres_url)
+    schema.downgrade(engine, "0011")
+    with engine.begin() as connection:
+        connection.execute(text(busy))
+        upgrade = asyncio.ensure_future(asyncio.to_thread(schema.upgrade, engine))
+        await asyncio.sleep(0.5)
+        assert not upgrade.done()
+    await upgrade
+    assert schema.differences(engine) == []
+    engine.dispose()
 
 
 ADDS = {"create_table", "create_index", "add_column", "batch_alter_table", "execute", "f"}

@@ -13,6 +13,7 @@ import pytest
 from tabkeeper.cli.app import run
 from tabkeeper.cli.fleet import shared_findings
 from tabkeeper.errors import LeaseLostError, QueueTimeoutError
+from tabkeeper.ledger import schema
 from tabkeeper.ledger.boardread import read_boards
 from tabkeeper.ledger.engines import read_engine, write_engine
 from tabkeeper.pool.pool import SessionPool
@@ -213,6 +214,15 @@ async def test_jobs_of_all_are_done_by_one_and_handed_over(postgres_url: str) ->
         assert (await other.run_job("reconcile")).last_result == "another process does it"
         await leader.close()
         await until(lambda: other._board.leads)
+
+
+def test_the_doctor_looks_at_a_database_that_no_pool_has_used(postgres_url: str) -> None:
+    engine = write_engine(postgres_url)
+    schema.downgrade(engine)
+    found = {one.name: one.detail for one in shared_findings(engine, a_config(postgres_url))}
+    assert found["shared pool"] == "no process has begun 'main' yet"
+    assert found["notifications"] == "they arrive"
+    engine.dispose()
 
 
 async def test_status_shows_the_pool_of_all_as_one(postgres_url: str, tmp_path: Path, capsys: Any) -> None:

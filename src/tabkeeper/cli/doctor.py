@@ -181,8 +181,7 @@ def _database(settings: PoolConfig) -> Iterator[Finding]:
             finding := owed_finding(owed(engine, settings.providers.keys()))
         ):
             yield finding
-        if revision(engine) == schema.HEAD:
-            yield from shared_findings(engine, settings)
+        yield from shared_findings(engine, settings)
     except LedgerError as error:
         advice = "start the database, or correct ledger.url; paid sessions do not start without it"
         yield Finding(name="database", level="fail", detail=str(error), advice=advice)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, inspect, text
 
 from tabkeeper.cli.findings import Finding
 from tabkeeper.config import PoolConfig
@@ -109,6 +109,8 @@ def _notifications(engine: Engine, settings: PoolConfig) -> Finding:
 
 def _members(engine: Engine, pool: str) -> Finding:
     with engine.connect() as connection:
+        if not inspect(connection).has_table("board_member"):
+            return Finding(name="shared pool", level="ok", detail=f"no process has begun {pool!r} yet")
         processes, hosts, planners = connection.execute(
             text(
                 "SELECT count(*), count(DISTINCT host), count(DISTINCT planner) FROM board_member WHERE board = :pool"

@@ -7,13 +7,15 @@ Run ``python -m tabkeeper.ledger.schema check URL`` to compare a database with t
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from tabkeeper.errors import LedgerUnavailableError, SchemaVersionError
-from tabkeeper.ledger.engines import is_away, read_engine, write_engine
+from tabkeeper.ledger.engines import is_away, is_worth_retrying, read_engine, write_engine
 
 HEAD = "0014"
 """The revision that this code reads and writes."""
@@ -38,6 +40,11 @@ KNOWN = (
 
 _PG_LOCK = 7_214_600_511_027
 """Any number of our own: PostgreSQL's advisory lock that makes upgrades wait for one another."""
+
+
+_TABLE_WAIT_MS = 3000
+_ATTEMPTS = 20
+_PAUSE_S = 1.0
 
 
 def revision(connection: Connection) -> str | None:
@@ -91,8 +98,22 @@ def upgrade(engine: Engine, to: str = "head") -> None:
     Raises:
         LedgerUnavailableError: the database cannot be reached or written.
     """
-    with _reachable(engine), _locked(engine) as connection:
-        _alembic(connection, "upgrade", to)
+    with _reachable(engine):
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with _locked(engine) as connection:
+                    _alembic(connection, "upgrade", to)
+            except DBAPIError as error:
+                # Somebody uses a table that is to change; to wait longer would hold up all who come after us.
+                if not is_worth_retrying(error):
+                    raise
+                if attempt == _ATTEMPTS:
+                    raise LedgerUnavailableError(
+                        f"the ledger cannot be upgraded while others use its tables: {reason(error)}"
+                    ) from error
+                time.sleep(_PAUSE_S)
+            else:
+                return
 
 
 def downgrade(engine: Engine, to: str = "base") -> None:
@@ -140,7 +161,11 @@ def _locked(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that no other upgrade can share; SQLite's writer transactions are that already."""
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
+            # However long another one's upgrade takes, and each statement of ours; but no table is waited for long.
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PG_LOCK})
+            connection.execute(text(f"SET LOCAL lock_timeout = {_TABLE_WAIT_MS}"))
         yield connection
 
 
