@@ -37,16 +37,24 @@ class SystemClock:
         return datetime.now(UTC)
 
 
+_DRIFT = 0.0005
+"""Seconds a second by which two clocks may drift apart; more than that, nobody slews a clock."""
+_SET_ANEW = 0.5
+"""Seconds past what drift explains from which on the database's clock was set."""
+
+
 class FleetClock(SystemClock):
     """The time of the database that several processes share, carried on in between by this machine's monotonic clock.
 
     Instants are seconds since 1970 as the database counts them, so they mean the same in all processes. It never goes
-    back; that the machine's own wall clock is set anew does not matter to it.
+    back, and is never ahead of the database: what ended here before the database heard of it ended before whatever
+    the database let begin after that, by anybody's reading. That the machine's own wall clock is set anew does not
+    matter to it.
     """
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
-        self._heard = False
+        self._heard_at: Instant | None = None
         self._least: Instant = 0.0
 
     def raw(self) -> Instant:
@@ -55,8 +63,13 @@ class FleetClock(SystemClock):
 
     def monotonic(self) -> Instant:
         """See `Clock.monotonic`."""
-        self._least = max(self._least, time.monotonic() + self._offset)
+        here = time.monotonic()
+        self._least = max(self._least, here + self._carried_on(here))
         return self._least
+
+    def _carried_on(self, here: Instant) -> float:
+        """What the database's clock is at least ahead of this machine's, by what was heard last."""
+        return self._offset - (0.0 if self._heard_at is None else _DRIFT * (here - self._heard_at))
 
     def now(self) -> datetime:
         """See `Clock.now`: the same instant as a date."""
@@ -64,13 +77,16 @@ class FleetClock(SystemClock):
 
     def heard(self, instant: Instant, sent: Instant, received: Instant) -> None:
         """The database said `instant` between two readings of `raw`."""
-        offset = instant - (sent + received) / 2
-        if not self._heard or abs(offset - self._offset) > 0.5:
+        # It said so at the latest just now, and not before it was asked.
+        low, high = instant - received, instant - sent
+        if self._heard_at is None or not low - _SET_ANEW < self._offset < high + _SET_ANEW:
             # Once the first answer is there, nothing before it counts.
-            self._least = self._least if self._heard else 0.0
-            self._offset, self._heard = offset, True
+            self._least = 0.0 if self._heard_at is None else self._least
+            self._offset = low
         else:
-            self._offset += 0.1 * (offset - self._offset)
+            # The fastest answers tell most, but even that wears off: clocks drift.
+            self._offset = min(max(low, self._carried_on(received)), high)
+        self._heard_at = received
 
     def at_least(self, instant: Instant) -> None:
         """It is this late already."""

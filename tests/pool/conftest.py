@@ -20,6 +20,8 @@ from tabkeeper.config import ProviderSettings
 from tabkeeper.providers.chromium import environment, find_browser, flags
 from tabkeeper.providers.emulator import EmulatedSession, Emulator
 
+from .nursery import Nursery
+
 
 @pytest.fixture(scope="session")
 def _running_browser() -> Iterator[str]:
@@ -61,3 +63,11 @@ def nothing_left_open() -> Iterator[None]:
     """What a test leaves open fails that test, and not some later, innocent one."""
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where the processes of stories about fleets come from."""
+    made = Nursery()
+    yield made
+    made.close()

@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy import text
@@ -23,44 +23,53 @@ from sqlalchemy import text
 from tabkeeper.config import parse_config
 from tabkeeper.ledger.engines import read_engine
 from tabkeeper.ledger.ledger import Ledger
-from tabkeeper.pool.model import State
-from tabkeeper.pool.shared.entries import entry_from
-from tabkeeper.pool.shared.replica import Replica
-from tabkeeper.pool.shared.snapshot import load
 from tabkeeper.providers.emulator import KINDS, Limits
 from tabkeeper.providers.emulator.server import serving
 
-from .builders import a_view
 from .far import PRICE
 from .fleet import KEY
-
-WORKER = Path(__file__).with_name("fleet_worker.py")
+from .history import Findings, Loss, judge, keep_history
+from .nursery import Nursery
 
 
 class Worker:
     """One process, and what it has said."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
+    def __init__(self, nursery: Nursery, order: dict[str, Any]) -> None:
+        (order_in, self._tell), (said, say), (wrong, complain) = os.pipe(), os.pipe(), os.pipe()
+        there = [order_in, say, complain]
+        try:
+            self.pid = nursery.start(json.dumps(order), there)
+        finally:
+            for file in there:
+                os.close(file)
         self.lines: list[list[str]] = []
         self.errors: list[str] = []
         self.silent = False
         """It says nothing more: it has ended."""
         self._news = asyncio.Event()
-        self._reading = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
+        self._reading = [
+            asyncio.create_task(self._read(said, self._hear)),
+            asyncio.create_task(self._read(wrong, self.errors.append)),
+        ]
 
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            self.lines.append(line.decode().split())
-            self._news.set()
-        self.silent = True
+    async def _read(self, pipe: int, take: Callable[[str], None]) -> None:
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", 0)
+        )
+        try:
+            async for line in reader:
+                take(line.decode().rstrip())
+        finally:
+            transport.close()
+            if take == self._hear:
+                self.silent = True
+                self._news.set()
+
+    def _hear(self, line: str) -> None:
+        self.lines.append(line.split())
         self._news.set()
-
-    async def _read_errors(self) -> None:
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
-            self.errors.append(line.decode().rstrip())
 
     def said(self, word: str) -> int:
         return sum(line[0] == word for line in self.lines if line)
@@ -71,76 +80,88 @@ class Worker:
                 while self.said(word) < times:
                     if self.silent:
                         await self._reading[1]
-                        raise AssertionError(f"it ended: {self.lines} {self.errors[-30:]}")
+                        raise AssertionError(f"it ended: {self.lines[-30:]} {self.errors[-30:]}")
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             raise AssertionError(
-                f"{word!r} was not said {times} times: {self.lines} {self.errors[-30:]}"
+                f"{word!r} was not said {times} times: {self.lines[-30:]} {self.errors[-30:]}"
             ) from None
 
     def signal(self, number: int) -> None:
-        # By its id: asyncio's way would take the end of a process from whoever waits for it, and lose how it ended.
-        os.kill(self.process.pid, number)
+        """Send a signal, if it has not ended yet."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def tell(self) -> None:
         """Let a process that waits go on."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(b"\n")
+        os.write(self._tell, b"\n")
+
+    async def ended(self) -> None:
+        """Wait until it has."""
+        await asyncio.gather(*self._reading)
 
     async def end(self) -> None:
-        if self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.signal(signal.SIGKILL)
-        await self.process.wait()
-        await asyncio.gather(*self._reading)
+        if not self.silent:
+            self.signal(signal.SIGKILL)
+        await self.ended()
+        if self._tell:
+            os.close(self._tell)
+            self._tell = 0
 
 
 class Crew:
     """Workers, their provider, and the database."""
 
-    def __init__(self, url: str, emulator: Any, config: dict[str, Any]) -> None:
+    def __init__(self, nursery: Nursery, url: str, emulator: Any, config: dict[str, Any], locks: str) -> None:
         self.url = url
         self.emulator = emulator
         self.config = config
         self.workers: list[Worker] = []
+        self.losses: list[Loss] = []
+        self._nursery = nursery
+        self._locks = locks
 
-    async def start(self, count: int = 1, **order: Any) -> list[Worker]:
+    async def start(self, count: int = 1, *, url: str = "", **order: Any) -> list[Worker]:
+        """Start workers; with `url` they reach the database there; those whose `tasks` are None go on until told."""
         started = []
         for _ in range(count):
             told = {
-                "config": self.config,
+                "config": self.config | ({"ledger": self.config["ledger"] | {"url": url}} if url else {}),
                 "seed": len(self.workers),
+                "locks": self._locks,
                 "at_once": 5,
                 "tenants": ["default"],
                 "hold": 0.1,
                 "tasks": 10,
                 "waits": False,
                 "stay": False,
-                "until_told": False,
+                "jobs": False,
+                "without": "",
                 "code": "",
                 **order,
             }
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                str(WORKER),
-                json.dumps(told),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "TABKEEPER_LOG": "warning"},
-            )
-            worker = Worker(process)
-            self.workers.append(worker)
-            started.append(worker)
+            started.append(Worker(self._nursery, told))
+            self.workers.append(started[-1])
         return started
 
     async def finished(self, seconds: float = 150.0) -> None:
         """Wait until all that still live have closed."""
         async with asyncio.timeout(seconds):
             for worker in self.workers:
-                await worker.process.wait()
-                await asyncio.gather(*worker._reading)
+                await worker.ended()
+
+    def lost(self, worker: Worker) -> Loss:
+        """Note that a worker is about to be killed, frozen or cut off."""
+        (row,) = self.rows(
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + shift AS at FROM board_head"
+        )
+        self.losses.append(Loss(pid=worker.pid, at=row.at))
+        return self.losses[-1]
+
+    async def kill(self, worker: Worker) -> None:
+        self.lost(worker)
+        await worker.end()
 
     # ── the judge ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -159,37 +180,50 @@ class Crew:
         for one in self.emulator.sessions.values():
             edges.append((one.created_at, 1))
             if one.ended_at is not None:
-                edges.append((one.ended_at, -1))
+                edges.append((one.ended_at - timedelta(seconds=one.surplus), -1))
         return _highest(edges)
 
     def running(self) -> list[str]:
         self.emulator._advance()
         return [one.id for one in self.emulator.running]
 
-    def most_leases(self, tenant: str | None = None) -> int:
-        """Most leases at once, by the database's own log: the only place where all instants are of one clock."""
-        (first,) = self.rows("SELECT document FROM board_snapshot ORDER BY seq LIMIT 1")
-        (one,) = self.rows("SELECT id FROM session LIMIT 1")
-        replica = Replica(a_view(), one.id[:-16])
-        load(replica, first.document)
-        highest = 0
-        for row in self.rows(f"SELECT * FROM board_entry WHERE seq > {replica.seq} ORDER BY seq"):
-            entry = entry_from(row._mapping)
-            assert replica.agrees(entry), f"entry {entry.seq} was told by a copy that had decided otherwise"
-            replica.apply(entry)
-            leased = [one for one in replica.view.sessions.values() if one.state is State.LEASED]
-            highest = max(highest, sum(tenant in {None, one.tenant} for one in leased))
-        return highest
+    def judged(self) -> Findings:
+        """What the database's own log shows: the only place where all instants are of one clock."""
+        return judge(self.rows, self.losses)
 
-    def double_leases(self) -> int:
-        """Leases of one session that overlap, by the usage log; a millisecond is the width of its instants' making."""
+    def double_leases(self) -> list[str]:
+        """Leases of one session at the same time: by the workers' locks in the kernel, and by the usage log.
+
+        A millisecond is the width of the log's instants' making.
+        """
+        found = [
+            f"{line[1]} by its lock" for one in self.workers for line in one.lines if line[0] == "doubled"
+        ]
         rows = self.rows(
-            "SELECT session_id, granted_at, released_at FROM lease ORDER BY session_id, granted_at"
+            "SELECT id, session_id, granted_at, released_at FROM lease ORDER BY session_id, granted_at"
         )
-        return sum(
-            before.session_id == after.session_id and after.granted_at < before.released_at - 1000
+        return found + [
+            f"{after.id} by the log, {before.released_at - after.granted_at} us too early"
             for before, after in pairwise(rows)
-        )
+            if before.session_id == after.session_id and after.granted_at < before.released_at - 1000
+        ]
+
+    async def no_strays(self) -> None:
+        """Wait until nothing runs that ran when this began and that the books do not know."""
+        strays = set(self.running())
+        while strays:
+            known = self.rows("SELECT provider_session_id AS id FROM session WHERE ended_at IS NULL")
+            strays = (strays & set(self.running())) - {row.id for row in known}
+            await asyncio.sleep(0.05)
+
+    async def sound(self, places: int) -> Findings:
+        """Judge a story that is over: nobody did anything twice, nothing runs on, no limit was ever passed."""
+        found = self.judged()
+        assert max(self.most_sessions(), found.sessions, found.leases[""]) <= places
+        assert self.double_leases() == []
+        assert self.running() == [], [w.errors[-15:] for w in self.workers]
+        assert await self.violations() == []
+        return found
 
     async def violations(self) -> list[str]:
         ledger = await Ledger.open(parse_config(self.config), observe=True)
@@ -211,34 +245,38 @@ def _highest(edges: list[tuple[Any, int]]) -> int:
 
 
 @asynccontextmanager
-async def crew(url: str, **settings: Any) -> AsyncIterator[Crew]:
-    """Serve a provider; at the end no process and, unless told otherwise, no session runs."""
+async def crew(nursery: Nursery, url: str, **settings: Any) -> AsyncIterator[Crew]:
+    """Serve a provider and have the database keep its history; at the end no process runs."""
     limits = settings.pop("limits", Limits(connect_seconds=1e9, creates_per_minute=10**6, concurrent=100))
-    budgets, tenants = settings.pop("budgets", []), settings.pop("tenants", {})
+    web = {"providers": ["far"], **settings.pop("web", {})}
+    rates = settings.pop("rates", PRICE)
     ledger = {"url": url, **settings.pop("ledger", {})}
+    sections = {one: settings.pop(one) for one in ("budgets", "tenants", "alerts") if one in settings}
     emulator = KINDS["browserbase"](limits)
-    async with serving(emulator):
-        config = {
-            "pool": {
-                "max_sessions": 4,
-                "keep": "fixed",
-                "heartbeat": "3s",
-                "close_timeout": "5s",
-                "queue_timeout": "2m",
-                **settings,
-            },
-            "ledger": ledger,
-            "providers": {
-                "far": {"kind": "browserbase", "api_key": "k", "base_url": emulator.url, "rates": PRICE}
-            },
-            "platforms": {"web": {"providers": ["far"]}},
-            "budgets": budgets,
-            "tenants": tenants,
-            "security": {"keys": [KEY]},
-        }
-        made = Crew(url, emulator, config)
-        try:
-            yield made
-        finally:
-            for worker in made.workers:
-                await worker.end()
+    keep_history(url)
+    with TemporaryDirectory(prefix="tk-locks-") as locks:
+        async with serving(emulator):
+            config = {
+                "pool": {
+                    "max_sessions": 4,
+                    "keep": "fixed",
+                    "heartbeat": "3s",
+                    "close_timeout": "10m",
+                    "create_timeout": "10m",
+                    "queue_timeout": "2m",
+                    **settings,
+                },
+                "ledger": ledger,
+                "providers": {
+                    "far": {"kind": "browserbase", "api_key": "k", "base_url": emulator.url, "rates": rates}
+                },
+                "platforms": {"web": web},
+                "security": {"keys": [KEY]},
+                **sections,
+            }
+            made = Crew(nursery, url, emulator, config, locks)
+            try:
+                yield made
+            finally:
+                for worker in made.workers:
+                    await worker.end()
