@@ -1,7 +1,7 @@
 """Which members of a shared board are gone: no new sign of life for too long, or a process that ended on this machine.
 
 Durations are this process's own, on its monotonic clock, so no clock that is set anew makes anybody look dead. Whoever
-was held up itself, or had lost the database, has seen nothing and begins to watch anew.
+was held up itself has seen nothing meanwhile; who had lost the database begins to watch anew.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ class Watcher:
 
     def __init__(self, heartbeat: float) -> None:
         self._heartbeat = heartbeat
-        self._seen: dict[int, tuple[int | None, Instant]] = {}
+        self._seen: dict[int, tuple[int | None, float]] = {}
         self._looked_at: Instant | None = None
+        self._watched = 0.0
+        """Seconds for which this process has watched: of a pause in which it was held up, only as long as it meant."""
 
     def restart(self) -> None:
         """Forget what was seen."""
@@ -43,19 +45,19 @@ class Watcher:
             host: this process's.
             now: on its monotonic clock.
         """
-        if self._looked_at is not None and now - self._looked_at > self._heartbeat / 2:
-            self.restart()
+        if self._looked_at is not None:
+            self._watched += min(now - self._looked_at, self._heartbeat / 4)
         self._looked_at = now
         gone = []
-        seen: dict[int, tuple[int | None, Instant]] = {}
+        seen: dict[int, tuple[int | None, float]] = {}
         for home, count in beats.items():
             where, pid, started = who[home]
             if where == host and not lives(pid, started):
                 gone.append((home, True))
                 continue
             known = self._seen.get(home)
-            seen[home] = known if known is not None and known[0] == count else (count, now)
-            if now - seen[home][1] >= self._heartbeat:
+            seen[home] = known if known is not None and known[0] == count else (count, self._watched)
+            if self._watched - seen[home][1] >= self._heartbeat:
                 gone.append((home, False))
         self._seen = seen
         return gone
