@@ -120,6 +120,8 @@ class Parrot:
     connections: int = 0
     """Of clients; the gateway's own questions come over connections that it closes again."""
     heard: list[str] = field(default_factory=list)
+    awake: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to end a "Parrot.sleep", in which it reads nothing."""
     flooded: int = 0
     """Bytes that it got rid of in floods."""
 
@@ -152,6 +154,8 @@ class Parrot:
             case "Parrot.hangUp":
                 await socket.close()
                 return
+            case "Parrot.sleep":
+                await self.awake.wait()
             case "Parrot.flood":
                 words = json.dumps(
                     {"method": "Parrot.word", "params": {"x": "y" * command["params"]["size"]}}

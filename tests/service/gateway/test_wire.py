@@ -128,3 +128,16 @@ def test_what_no_server_may_say_ends_the_connection_after_what_came_before():
 
     for wrong in (b"\x81\x85maskHELLO", b"\xf1\x00", b"\x83\x00", frame(CONT, b"of nothing"), frame(CLOSE)):
         asyncio.run(story(wrong))
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_no_nonsense_of_a_browser_raises(said):
+    async def story():
+        one = Story()
+        one.wire.data_received(one.handshake)
+        one.listen()
+        for piece in said:
+            one.wire.data_received(piece)
+        assert one.told() == [message for message in one.heard if b"no" not in message]
+
+    asyncio.run(story())
