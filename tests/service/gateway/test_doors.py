@@ -10,7 +10,6 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tabkeeper.service.gateway.relay import Relay
 from tabkeeper.service.gateway.server import GatewayProtocol
 from tabkeeper.service.gateway.wire import BrowserWire
 
@@ -220,23 +219,29 @@ async def test_a_client_that_stops_reading_holds_up_the_browser_not_our_memory(s
             assert parrot.flooded > 60 * 2**20
 
 
-async def test_a_browser_that_stops_reading_holds_up_the_client_not_our_memory(sqlite_url, monkeypatch):
-    parrot, waiting, full, say = Parrot(), [], asyncio.Event(), BrowserWire.say
-    heard_full = Relay._browser_is_full
+def watch(monkeypatch, kind: type, name: str) -> tuple[list[int], asyncio.Event]:
+    """What waits to be sent after each message, and when a client was first held up."""
+    waiting, held, send, hold = [], asyncio.Event(), getattr(kind, name), GatewayProtocol.hold
 
-    def said(self, message):
-        say(self, message)
+    def sent(self, message):
+        send(self, message)
         waiting.append(self.transport.get_write_buffer_size())
 
-    def is_full(self):
-        heard_full(self)
-        full.set()
+    def holding(self):
+        hold(self)
+        held.set()
 
-    monkeypatch.setattr(BrowserWire, "say", said)
-    monkeypatch.setattr(Relay, "_browser_is_full", is_full)
+    monkeypatch.setattr(kind, name, sent)
+    monkeypatch.setattr(GatewayProtocol, "hold", holding)
+    return waiting, held
+
+
+async def test_a_browser_that_stops_reading_holds_up_the_client_not_our_memory(sqlite_url, monkeypatch):
+    parrot = Parrot()
+    waiting, held = watch(monkeypatch, BrowserWire, "say")
     async with house(sqlite_url, parrot=parrot) as here, here.connect("platform=web") as client:
         await client.send('{"id": 1, "method": "Parrot.sleep"}')
-        # The library's own queue comes first: more than that must be held up by the sockets.
+        # The parrot's own queue comes first: more than that must be held up by the sockets.
         words = json.dumps({"id": 2, "method": "Parrot.word", "params": {"x": "y" * 2**20}})
 
         async def talk():
@@ -244,7 +249,10 @@ async def test_a_browser_that_stops_reading_holds_up_the_client_not_our_memory(s
                 await client.send(words)
 
         talking = asyncio.ensure_future(talk())
-        await asyncio.wait_for(full.wait(), 60)
+        await asyncio.wait_for(held.wait(), 60)
+        for _ in range(300):
+            await asyncio.sleep(0)
+        assert not talking.done()
         parrot.awake.set()
         await talking
         answers = [json.loads(await client.recv())["id"] for _ in range(81)]
@@ -254,23 +262,24 @@ async def test_a_browser_that_stops_reading_holds_up_the_client_not_our_memory(s
 
 async def test_a_client_that_only_asks_and_never_reads_costs_no_memory(sqlite_url, monkeypatch):
     """Some answers are ours, so holding up the browser would not be enough."""
-    waiting, carry = [], GatewayProtocol.carry
-
-    def carried(self, frames):
-        carry(self, frames)
-        waiting.append(self.transport.get_write_buffer_size())
-
-    monkeypatch.setattr(GatewayProtocol, "carry", carried)
-    async with house(sqlite_url, parrot=Parrot(), gateway={"stall": "1s"}, service={"grace": "0s"}) as here:
+    waiting, held = watch(monkeypatch, GatewayProtocol, "carry")
+    async with house(sqlite_url, parrot=Parrot(), service={"grace": "0s"}) as here:
         client = await here.connect("platform=web").__aenter__()
+        client.transport.pause_reading()
+        question = json.dumps({"id": "x" * 2**19, "method": "Tabkeeper.lease"})
+
+        async def ask():
+            for _ in range(160):
+                await client.send(question)
+
+        asking = asyncio.ensure_future(ask())
         try:
-            client.transport.pause_reading()
-            question = json.dumps({"id": "x" * 2**20, "method": "Tabkeeper.lease"})
-            with pytest.raises(ConnectionClosed):
-                while True:
-                    await client.send(question)
-                    assert len(waiting) < 80
+            await asyncio.wait_for(held.wait(), 60)
+            for _ in range(300):
+                await asyncio.sleep(0)
+            assert not asking.done()
         finally:
+            asking.cancel()
             client.transport.abort()
             await client.wait_closed()
         await here.until(lambda: not any(one.state == "leased" for one in here.sessions()))
