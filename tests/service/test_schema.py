@@ -68,10 +68,10 @@ def served():
 
 @pytest.mark.proof
 @pytest.mark.timeout(1800 if PROOF else 180)
-def test_whatever_is_sent_there_is_no_fault_and_no_undocumented_answer():
+def test_whatever_is_sent_there_is_no_fault_and_no_undocumented_answer(record_property):
     with served() as url:
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json", timeout=PATIENCE)
-        tried = []
+        tried, requests = [], 0
         for found in schema.get_all_operations():
             operation = found.ok()
             if operation.path == "/events":  # does not end
@@ -82,6 +82,8 @@ def test_whatever_is_sent_there_is_no_fault_and_no_undocumented_answer():
                 max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
             )
             def holds(case):
+                nonlocal requests
+                requests += 1
                 case.headers["Authorization"] = f"Bearer {MAIN}"
                 if isinstance(case.body, dict):
                     case.body["platform"] = "web"  # else nearly all of them fail at the first look
@@ -89,4 +91,6 @@ def test_whatever_is_sent_there_is_no_fault_and_no_undocumented_answer():
 
             holds()
             tried.append(operation.label)
+        record_property("operations", len(tried))
+        record_property("requests", requests)
         assert len(tried) > 15, tried
