@@ -54,7 +54,7 @@ class Worker:
         ]
 
     async def _read(self, pipe: int, take: Callable[[str], None]) -> None:
-        reader = asyncio.StreamReader()
+        reader = asyncio.StreamReader(limit=1 << 20)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", 0)
         )

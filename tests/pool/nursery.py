@@ -66,8 +66,13 @@ def _child(order: str, files: Sequence[int]) -> None:
 
 def _serve(line: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone at once
-    while True:
-        order, files, _, _ = socket.recv_fds(line, _LONGEST, 3)
+    line.settimeout(5)
+    parent = os.getppid()
+    while os.getppid() == parent:
+        try:
+            order, files, _, _ = socket.recv_fds(line, _LONGEST, 3)
+        except TimeoutError:
+            continue
         child = os.fork()
         if not child:
             line.close()

@@ -75,7 +75,7 @@ class Load:
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(7200 if PROOF else 900)
 async def test_the_database_stops_at_once_under_load_and_comes_back(
     nursery: Nursery, record_property: Any
 ) -> None:
