@@ -142,9 +142,8 @@ def test_many_processes_open_a_new_file_at_once(tmp_path):
         "asyncio.run(main())\n"
     )
     running = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(3)]
-    for process in running:
-        _, errors = process.communicate(timeout=150)
-        assert process.returncode == 0, errors.decode()
+    ended = [(process.communicate(timeout=150), process.returncode) for process in running]
+    assert [(errors.decode(), code) for (_, errors), code in ended] == [("", 0)] * 3
     assert query(f"sqlite:///{tmp_path}/new.db", "SELECT COUNT(*) FROM process") == [(3,)]
 
 
