@@ -25,7 +25,7 @@ from tabkeeper.providers.base import Capabilities, RemoteSession
 from tabkeeper.testing import FakeProvider
 from tabkeeper.vault import new_key
 
-SECONDS = 3.0
+SECONDS = 2.0
 """How long each case is measured."""
 PROCESSES = (1, 2, 4, 8)
 SESSIONS = (10, 1_000, 10_000)
@@ -59,7 +59,7 @@ def _config(order: dict[str, Any]) -> Any:
             "pool": {
                 "max_sessions": max(order["sessions"], CALLERS),
                 "keep": "fixed",
-                "heartbeat": "60s",  # more processes than cores: one that waits for a core is not dead
+                "heartbeat": "30s",  # more processes than cores: one that waits for a core is not dead
                 "session_ttl": "6h",
                 "queue_timeout": "5m",
                 "max_queued": 20_000,
