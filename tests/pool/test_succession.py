@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from tabkeeper.errors import ConfigError, QueueTimeoutError
 from tabkeeper.ledger.boardread import read_boards
-from tabkeeper.ledger.engines import read_engine, write_engine
+from tabkeeper.ledger.engines import is_worth_retrying, read_engine, write_engine
 from tabkeeper.pool.shared.whole import SharedPoolStats, shared_pools
 
 from .crew import crew
@@ -41,7 +42,8 @@ def look(url: str) -> SharedPoolStats:
 async def test_who_comes_with_another_configuration_waits_and_goes_on_with_what_idles(
     postgres_url: str,
 ) -> None:
-    money: Any = {"budgets": [{"name": "all", "limit": "1.00", "period": "total"}]}
+    # Nobody is to be taken for dead here, however slow the machine is.
+    money: Any = {"budgets": [{"name": "all", "limit": "1.00", "period": "total"}], "heartbeat": "30s"}
     async with fleet(postgres_url, 2, max_sessions=2, **money) as f:
         old, older = f.pools
         first = await old.get_session("web")
@@ -129,15 +131,24 @@ async def test_a_running_fleet_survives_the_next_schema(postgres_url: str, engin
 
 
 def expand(engine: Engine) -> None:
-    with engine.begin() as connection:
-        for table in inspect(connection).get_table_names():
-            if table != "alembic_version":
-                connection.execute(text(f"ALTER TABLE {table} ADD COLUMN later_on TEXT"))
-                connection.execute(
-                    text(f"ALTER TABLE {table} ADD COLUMN more_later BIGINT NOT NULL DEFAULT 7")
-                )
-        connection.execute(text("CREATE TABLE something_new (id TEXT PRIMARY KEY)"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    changes = ["CREATE TABLE something_new (id TEXT PRIMARY KEY)"]
+    changes += [
+        f"ALTER TABLE {table} ADD COLUMN later_on TEXT, ADD COLUMN more_later BIGINT NOT NULL DEFAULT 7"
+        for table in inspect(engine).get_table_names()
+        if table != "alembic_version"
+    ]
+    for change in [*changes, "UPDATE alembic_version SET version_num = '9999'"]:
+        # One table at a time and as often as it takes, because those who work hold several.
+        while True:
+            try:
+                with engine.begin() as connection:
+                    connection.execute(text("SET LOCAL lock_timeout = 500"))
+                    connection.execute(text(change))
+            except DBAPIError as error:
+                if not is_worth_retrying(error):
+                    raise
+            else:
+                break
 
 
 @pytest.mark.timeout(900)

@@ -42,7 +42,7 @@ _PG_LOCK = 7_214_600_511_027
 """Any number of our own: PostgreSQL's advisory lock that makes upgrades wait for one another."""
 
 
-_TABLE_WAIT_MS = 3000
+_TABLE_WAIT_MS = 1000
 _ATTEMPTS = 20
 _PAUSE_S = 1.0
 
