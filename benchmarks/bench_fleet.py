@@ -34,7 +34,9 @@ _FILLED_AT_ONCE = 500
 
 
 class _Far(FakeProvider):
-    """A hosted provider: what one process made there, another can use."""
+    """A hosted provider: what one process made there, another can use. Each process's stub knows its own sessions only,
+    so of any other it says that it is well.
+    """
 
     def __init__(self) -> None:
         super().__init__("far", SystemClock(), latency=(0, 0))
@@ -42,6 +44,12 @@ class _Far(FakeProvider):
 
     def alive(self, provider_session_id: str) -> bool:
         return bool(provider_session_id)
+
+    async def get(self, provider_session_id: str) -> RemoteSession:
+        return RemoteSession(provider_session_id=provider_session_id, connect_url="fake://far", label="")
+
+    async def list(self, label_prefix: str = "") -> Sequence[RemoteSession]:
+        return []
 
     def take_over(self, session: RemoteSession) -> None:
         pass
