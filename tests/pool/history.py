@@ -129,6 +129,8 @@ def _replayed(rows: Callable[[str], list[Any]]) -> Iterator[tuple[Entry, Replica
     load(replica, first.document)
     for row in rows(f"SELECT * FROM history_entry WHERE seq > {replica.seq} ORDER BY seq"):
         entry = entry_from(row._mapping)
+        if not replica.members:
+            replica.found(entry.seq - 1)  # all had left; who comes then begins anew
         assert replica.agrees(entry), f"entry {entry.seq} was told by a copy that had decided otherwise"
         replica.apply(entry)
         yield entry, replica
