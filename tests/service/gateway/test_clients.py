@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -57,7 +58,7 @@ async def here(tmp_path_factory):
     async with house(
         f"sqlite:///{folder}/books.db",
         open_=True,
-        pool={"max_sessions": 2},
+        pool={"max_sessions": 2, "clean_timeout": "60s"},
         service={"grace": "2s"},
         platforms={"web": {}, "lean": {"block": ["image"]}},
         gateway={"platform": "web"},
@@ -303,9 +304,10 @@ async def test_what_is_to_be_blocked_is_never_asked_for_in_pages_frames_and_popu
 
 async def test_an_identity_stays_logged_in_in_its_browser_s_first_context(here, site):
     """Its pages are closed; another identity, and who is none, is told nothing of it."""
+    ada, bob = f"&identity={uuid4()}", f"&identity={uuid4()}"
     async with async_playwright() as playwright:
         seen = []
-        for who in ("&identity=ada", "&identity=ada", "&identity=bob", ""):
+        for who in (ada, ada, bob, ""):
             browser = await playwright.chromium.connect_over_cdp(here.address(f"platform=web{who}"))
             [context] = browser.contexts
             found = [cookie["value"] for cookie in await context.cookies()]
@@ -318,7 +320,7 @@ async def test_an_identity_stays_logged_in_in_its_browser_s_first_context(here, 
             await browser.close()
             await idle(here)
     nobody = ([""], 0)
-    assert seen == [nobody, (["&identity=ada", "&identity=ada"], 0), nobody, nobody]
+    assert seen == [nobody, ([ada, ada], 0), nobody, nobody]
 
 
 async def test_a_session_can_be_watched_by_whoever_has_the_lease_s_token(here, site):

@@ -24,7 +24,7 @@ _QUEUED = 4
 """Messages that wait to be carried on; with more, the browser is no longer read."""
 _LIVE_KINDS = frozenset({"page", "iframe", "service_worker", "shared_worker", "worker", "webview"})
 _INNER = ("chrome-extension://", "chrome://", "devtools://")
-_PAUSES = (0.01, 0.05, 0.2, 0.5)
+_PAUSES = (0.01, 0.05, 0.2, 0.5, 1.0, 2.0)
 _quiet = logging.getLogger(f"{__name__}.connections")
 _quiet.setLevel(logging.WARNING)  # what it says below that quotes addresses, with the keys in them
 
