@@ -3,12 +3,15 @@
 import asyncio
 import json
 import os
+import time
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from tabkeeper.errors import LedgerUnavailableError
+from tabkeeper.ledger.engines import read_engine, write_engine
 from tabkeeper.ledger.ledger import Ledger
+from tabkeeper.ledger.transaction import Transaction
 from tabkeeper.money import Money
 
 from .builders import ask, config, lease, moved, opened, query, tamper, used
@@ -226,3 +229,25 @@ def test_the_state_folder_is_the_users(monkeypatch):
     monkeypatch.delenv("XDG_STATE_HOME")
     (place,) = places_for(parse_url("postgresql://h/d"))
     assert str(place) == os.path.expanduser("~/.local/state/tabkeeper")
+
+
+@pytest.mark.postgres
+def test_who_is_frozen_after_any_statement_of_a_transaction_keeps_nobody_waiting(postgres_url):
+    """PostgreSQL ends a transaction in which nothing happens, also after one statement for many rows."""
+    engine, other = write_engine(postgres_url), read_engine(postgres_url)
+    with engine.connect() as frozen:
+        tx = Transaction(frozen)
+        tx.row("SELECT set_config('idle_in_transaction_session_timeout', '50ms', true)")
+        tx.many("UPDATE process SET host = :host WHERE id = :id", [{"host": "h", "id": "x"}] * 2)
+        until = time.monotonic() + 60
+        others = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        while time.monotonic() < until:
+            with other.connect() as connection:
+                if connection.execute(others).scalar() == 1:
+                    break
+            time.sleep(0.02)
+        else:
+            pytest.fail("the transaction goes on")
+        frozen.invalidate()
+    engine.dispose()
+    other.dispose()

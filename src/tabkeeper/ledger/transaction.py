@@ -62,7 +62,13 @@ class Transaction:
 
     def many(self, sql: str, values: Iterable[Mapping[str, Any]]) -> None:
         """Run a statement for each mapping; made lazily, so that other threads get their turn in between."""
-        self._cursor.executemany(_for_psycopg(sql) if self.is_postgres else sql, values)
+        if not self.is_postgres:
+            self._cursor.executemany(sql, values)
+            return
+        # The driver's own way for many ends with a message that stops PostgreSQL's watch over idle transactions: a
+        # process that is frozen right after it would keep all writers of the ledger waiting for as long as it is.
+        for each in values:
+            self._cursor.execute(_for_psycopg(sql), each)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
