@@ -45,6 +45,7 @@ class Worker:
                 os.close(file)
         self.lines: list[list[str]] = []
         self.errors: list[str] = []
+        self._said: Counter[str] = Counter()
         self.silent = False
         """It says nothing more: it has ended."""
         self._news = asyncio.Event()
@@ -69,10 +70,11 @@ class Worker:
 
     def _hear(self, line: str) -> None:
         self.lines.append(line.split())
+        self._said.update(self.lines[-1][:1])
         self._news.set()
 
     def said(self, word: str) -> int:
-        return sum(line[0] == word for line in self.lines if line)
+        return self._said[word]
 
     async def until(self, word: str, times: int = 1, seconds: float = 600.0) -> None:
         try:
