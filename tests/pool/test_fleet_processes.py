@@ -19,12 +19,11 @@ from tabkeeper.ledger.engines import write_engine
 from tabkeeper.ledger.instants import DAY_US
 from tabkeeper.money import Money
 
-from .crew import Worker, crew
+from .crew import PROOF, Worker, crew
 from .history import Loss, past_the_limit
 from .nursery import Nursery
 from .wire import wire
 
-PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
 pytestmark = [pytest.mark.postgres, pytest.mark.kill, pytest.mark.proof, pytest.mark.xdist_group("fleet")]
 
 
@@ -53,7 +52,10 @@ async def test_limits_tenants_and_a_hard_budget_hold_at_every_instant(
         nursery,
         postgres_url,
         max_sessions=4,
-        heartbeat="30s",  # a process that is slow because the machine is must not be taken for dead
+        # What is slow because the machine is must not be given up: it would be paid for nothing.
+        heartbeat="30s",
+        create_timeout="10m",
+        close_timeout="10m",
         web={"max_uses": 1},
         rates={"per_hour": "0.36", "per_session": "0.007123457", "increment": "1h", "minimum": "1h"},
         tenants={"acme": {"max_sessions": 2}, "zorg": {"weight": 3}},
