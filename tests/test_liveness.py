@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -29,6 +31,26 @@ def test_a_process_that_ended_or_was_never_reaped_is_dead() -> None:
     assert not lives(process.pid, started)
     process.communicate()
     assert not lives(process.pid, started)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells of threads")
+def test_a_process_lives_until_its_last_thread_has_ended() -> None:
+    """A killed process ends thread by thread, the first one often first; until the last, its connections are open."""
+    script = (
+        "import ctypes, sys, threading\n"
+        "threading.Thread(target=sys.stdin.read).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE)
+    started = started_at(process.pid)
+    assert started is not None
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert lives(process.pid, started)
+    process.kill()
+    while lives(process.pid, started):
+        time.sleep(0.01)
+    process.communicate()
 
 
 def test_another_process_with_the_same_number_is_not_the_same() -> None:

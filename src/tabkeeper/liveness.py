@@ -33,7 +33,7 @@ def started_at(pid: int) -> int | None:
     """
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
+        if process.status() == psutil.STATUS_ZOMBIE and not _has_threads(pid):
             return None
         return _since_boot(pid) or round(process.create_time() * 1_000_000)
     except psutil.Error:
@@ -44,6 +44,14 @@ def lives(pid: int, started: int) -> bool:
     """Say whether the process with this id and start (as `started_at` told it) still runs, in this realm."""
     now = started_at(pid)
     return now is not None and abs(now - started) <= _TOLERANCE_US
+
+
+def _has_threads(pid: int) -> bool:
+    """Whether a process whose first thread has ended has others: until they have, its connections are open."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except OSError:
+        return False
 
 
 def _since_boot(pid: int) -> int | None:
