@@ -44,7 +44,9 @@ def config(folder: str, good: str, bad: str) -> Any:
         {
             "pool": {
                 "max_sessions": 20,
-                "create_timeout": "60s",
+                # Longer than the benchmark: once one is given up, the provider is tried with fewer.
+                "create_timeout": "1h",
+                "session_ttl": "2h",
                 "close_timeout": "2s",
                 "queue_timeout": "1h",
             },
