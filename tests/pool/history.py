@@ -89,7 +89,8 @@ def judge(rows: Callable[[str], list[Any]], losses: Sequence[Loss] = ()) -> Find
             homes.setdefault(member.pid, set()).add(home)
         sessions = replica.view.sessions.values()
         leased = [one for one in sessions if one.state is State.LEASED]
-        now = Counter(one.tenant or "default" for one in leased)
+        # A session's own tenant is the one that it was made for, who need not be the one that got it.
+        now = Counter(one.covers.tenant for one in leased if one.covers is not None)
         now[""] = len(leased)
         found.leases |= now
         found.sessions = max(found.sessions, len(sessions))
