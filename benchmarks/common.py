@@ -47,7 +47,8 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "packages": versions,
-        "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+        # Where a file lies is a matter of this machine.
+        "command": "python -m benchmarks " + " ".join(Path(one).name for one in sys.argv[1:]),
     }
 
 

@@ -20,6 +20,7 @@ from tabkeeper.errors import LedgerUnavailableError, TabkeeperError
 from tabkeeper.ledger.boardlog import BoardLog, Line
 from tabkeeper.ledger.engines import read_engine, write_engine
 from tabkeeper.pool.pool import SessionPool
+from tabkeeper.pool.shared import loop
 from tabkeeper.pool.shared.loop import Loop
 
 from .crew import crew
@@ -199,6 +200,36 @@ async def test_a_clock_that_is_set_anew_ends_no_lease(postgres_url: str, hours: 
         await other.release()
         await lease.release()
         assert lease._holding.over == "ok"
+
+
+async def test_a_late_entry_does_not_set_the_clock_of_all_back(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held up on its way comes later than its teller thought, and no clock is to blame."""
+    monkeypatch.setattr(loop, "JUMP", 0.2)
+    async with fleet(postgres_url, 1) as f:
+        (one,) = f.pools
+        engine = write_engine(postgres_url)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE board_head SET shift = shift"))
+            asked = asyncio.ensure_future(_leased(one))
+            waits = text(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'board_head'"
+            )
+            with engine.connect() as other:
+                while not other.execute(waits).scalar():
+                    other.rollback()
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(1)
+        await asked
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT shift FROM board_head")).scalar() == 0
+        engine.dispose()
+
+
+async def _leased(pool: SessionPool) -> None:
+    async with pool.get_session("web"):
+        pass
 
 
 def _sessions_on(url: str) -> int:

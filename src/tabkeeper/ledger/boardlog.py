@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,8 @@ _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 # One row per board is the lock: its update orders the entries, and is released by the commit of the same statement.
 # Where the database's clock has jumped away from where the teller's own monotonic clock says that it must be, the
-# difference becomes the board's shift: no lease ends early because somebody set a clock.
+# difference becomes the board's shift: no lease ends early because somebody set a clock. Only a quick refusal proves
+# that; if the answer was long in coming, the entry itself may have been late.
 _APPEND = f"""
 WITH head AS (
   UPDATE board_head SET
@@ -57,6 +59,7 @@ WITH head AS (
       ELSE GREATEST(at + 1, %(least)s::bigint, LEAST({_NOW} + shift, %(most)s::bigint)) - {_NOW}
     END
   WHERE board = %(board)s AND (%(expect)s::bigint IS NULL OR seq = %(expect)s::bigint)
+    AND (%(set_anew)s OR {_NOW} + shift BETWEEN %(least)s::bigint AND %(most)s::bigint)
   RETURNING seq, at
 ), entry AS (
   INSERT INTO board_entry (board, seq, at, home, nonce, seen_seq, seen_sum, events)
@@ -141,18 +144,19 @@ class BoardLog:
         seen_seq: int = 0,
         seen_sum: int = 0,
         expect: int | None = None,
-        least: int | None = None,
-        most: int | None = None,
+        estimate: Callable[[], float] | None = None,
+        tolerance: float = 0.0,
     ) -> Line | None:
         """Add an entry, and return it as it was committed; None if the log's end is not at `expect`.
 
-        `least` and `most` are instants between which it must be now by the teller's own clock.
+        `estimate` tells the board's time by the teller's own clock, None if it does not know it yet. If the database's
+        clock is more than `tolerance` seconds away from it, it was set anew, and the board goes on by the teller's.
 
         Raises:
             LedgerUnavailableError: whether it was added is not known; `find` tells.
             AlreadyToldError: an entry of this nonce is in the log.
         """
-        values = {
+        values: dict[str, Any] = {
             "board": self._board,
             "home": home,
             "nonce": nonce,
@@ -160,17 +164,28 @@ class BoardLog:
             "seen_seq": seen_seq,
             "seen_sum": seen_sum,
             "expect": expect,
-            "least": least,
-            "most": most,
             "channel": self._channel,
             "long": len(events.encode()) + 200 > _MOST_TOLD,
+            "least": None,
+            "most": None,
+            "set_anew": estimate is None,
         }
-        try:
-            rows = await self._run(_APPEND, values)
-        except psycopg.errors.UniqueViolation as error:
-            raise AlreadyToldError(nonce) from error
-        if not rows:
-            return None
+        while True:
+            asked = time.monotonic()
+            if estimate is not None:
+                about = estimate()
+                values |= {"least": int((about - tolerance) * 1e6), "most": int((about + tolerance) * 1e6)}
+            try:
+                rows = await self._run(_APPEND, values)
+            except psycopg.errors.UniqueViolation as error:
+                raise AlreadyToldError(nonce) from error
+            took = time.monotonic() - asked
+            if rows:
+                break
+            end = await self._end()
+            if expect is not None and end != expect:
+                return None
+            values["set_anew"] = took < tolerance
         return Line(
             seq=rows[0]["seq"],
             at=rows[0]["at"],
@@ -180,6 +195,11 @@ class BoardLog:
             seen_sum=seen_sum,
             events=events,
         )
+
+    async def _end(self) -> int:
+        rows = await self._run("SELECT seq FROM board_head WHERE board = %(board)s", {"board": self._board})
+        assert rows, f"there is no board {self._board!r}"
+        return int(rows[0]["seq"])
 
     async def tail(self, after: int) -> list[Line]:
         """Return entries after a number, in order; not all, if there are very many."""

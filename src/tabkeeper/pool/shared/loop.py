@@ -144,7 +144,6 @@ class Loop:
         if batch is None:
             return
         sent = self._clock.raw()
-        estimate = self._clock.monotonic()
         try:
             line = await self._log.append(
                 home=self._replica.home,
@@ -153,8 +152,8 @@ class Loop:
                 seen_seq=self._replica.seq,
                 seen_sum=self._replica.sum,
                 expect=batch.expect,
-                least=int((estimate - JUMP) * 1_000_000),
-                most=int((estimate + JUMP) * 1_000_000),
+                estimate=self._clock.monotonic,
+                tolerance=JUMP,
             )
         except AlreadyToldError:
             await self._find_batch()
