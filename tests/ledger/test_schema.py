@@ -71,10 +71,13 @@ async def test_an_upgrade_waits_for_another_one_and_for_those_who_use_its_tables
     monkeypatch.setattr(schema, "_PAUSE_S", 0.1)
     engine = write_engine(postgres_url)
     schema.downgrade(engine, "0011")
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with engine.begin() as connection:
         connection.execute(text(busy))
         upgrade = asyncio.ensure_future(asyncio.to_thread(schema.upgrade, engine))
-        await asyncio.sleep(0.5)
+        while query(postgres_url, waits) == [(0,)]:
+            assert not upgrade.done()
+            await asyncio.sleep(0.01)
         assert not upgrade.done()
     await upgrade
     assert schema.differences(engine) == []
