@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,11 @@ def site() -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def ranks_of(pid: int) -> list[int]:
+    """How nice each thread of a process is."""
+    return [os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir(f"/proc/{pid}/task")]
 
 
 @pytest.fixture
@@ -174,6 +180,21 @@ async def test_two_contexts_do_not_see_each_others_cookies(shared, site, tools):
             assert await page.text_content("body") == seen
         assert await other.cookies() == []
         await browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how nice a thread is")
+async def test_what_a_browser_draws_never_goes_before_everybody_else(shared, state_dir, tools):
+    # Root's Chromium would draw at nice -8, before the pool and all who use it.
+    made = await shared.create(tools.spec())
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.connect_over_cdp(made.connect_url)
+        page = await (await browser.new_context()).new_page()
+        await page.screenshot()
+        ranks = [rank for one in tools.browsers_of(state_dir) for rank in ranks_of(one.pid)]
+        await browser.close()
+    assert len(ranks) > 20, "control: the threads of several processes"
+    assert min(ranks) >= os.nice(0), sorted(ranks)
 
 
 @pytest.mark.browser

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from tabkeeper.providers.chromium import last_words
+from tabkeeper.providers.precedence import without_precedence
 from tabkeeper.providers.watchdog import browsers_in
 
 _log = logging.getLogger(__name__)
@@ -78,14 +79,16 @@ class Browser:
             env["TMPDIR"] = str(temp)
         reader, writer = os.pipe2(os.O_CLOEXEC) if sys.platform == "linux" else os.pipe()
         try:
-            process = subprocess.Popen(  # noqa: S603
-                [str(executable), *flags, f"--user-data-dir={data}"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=writer,
-                cwd=data,
-                env=env,
-                start_new_session=True,
+            process = without_precedence(
+                lambda: subprocess.Popen(  # noqa: S603
+                    [str(executable), *flags, f"--user-data-dir={data}"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=writer,
+                    cwd=data,
+                    env=env,
+                    start_new_session=True,
+                )
             )
         except OSError as error:
             os.close(reader)
