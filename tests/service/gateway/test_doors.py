@@ -36,6 +36,27 @@ async def closed(socket) -> tuple[int, str]:
     return socket.close_code, socket.close_reason
 
 
+async def test_a_short_message_waits_for_no_acknowledgement_of_the_one_before(sqlite_url, monkeypatch):
+    # asyncio turns Nagle's algorithm off for its own listeners only; with it, a page took 15 ms longer.
+    ends = []
+
+    def noting(kind):
+        made = kind.connection_made
+
+        def note(self, transport):
+            ends.append((kind.__name__, transport.get_extra_info("socket")))
+            made(self, transport)
+
+        monkeypatch.setattr(kind, "connection_made", note)
+
+    noting(GatewayProtocol)
+    noting(BrowserWire)
+    async with house(sqlite_url, parrot=Parrot()) as here, here.connect("platform=web") as socket:
+        await call(socket, "Browser.getVersion")
+        told = {name: end.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY) != 0 for name, end in ends}
+    assert told == {"GatewayProtocol": True, "BrowserWire": True}
+
+
 async def test_wrong_addresses_tokens_and_tenants_are_refused_before_the_upgrade(sqlite_url):
     async with house(sqlite_url, parrot=Parrot(), platforms={"web": {}, "mail": {}}) as here:
         for query, token, status, words in [

@@ -47,6 +47,8 @@ async def serving(emulator: E, *, host: str = "127.0.0.1", port: int = 0) -> Asy
 
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     with contextlib.closing(listener):
+        # asyncio does so for its own listeners only, and a short message would wait for the one before it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         shown = f"[{host}]" if ":" in host else host
         await emulator.start(f"http://{shown}:{listener.getsockname()[1]}", drop)
         config = uvicorn.Config(
