@@ -1,258 +1,448 @@
-"""What FOCUS asks of a dataset, as a table: for each column whether it must be there, its type, and its conditions.
+"""What FOCUS asks of each column of a Cost and Usage dataset, as data: presence, type, nulls, values, other columns.
 
-Read from the specification's requirements, versions 1.2 and 1.3 (focus.finops.org): every MUST that can be seen in the
-data itself. `violations` returns what a dataset breaks.
+In our words, from the specification's versions 1.2 and 1.3 and their requirements models (the repository is
+FinOps-Open-Cost-and-Usage-Spec/FOCUS_Spec). A rule has the name that it has there, such as ``ListUnitPrice-C-012``; 1.3
+puts ``CAU-`` before it. What cannot be seen in a row has no rule here. `focus_check` applies them.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 Row = Mapping[str, str | None]
-Rule = tuple[str, Callable[[Row], bool]]
-
 STRING, DECIMAL, INSTANT, PAIRS = "String", "Decimal", "Date/Time", "Key-Value"
-NUMBER = re.compile(r"-?\d+(\.\d+)?(E-?\d+)?")
-MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-UNIT = re.compile(r"(\d+ )?(GB|MB|B|[A-Z][a-z]+s|GB-[A-Z][a-z]+s|Count)")
-CATEGORIES = {"Usage", "Purchase", "Tax", "Credit", "Adjustment"}
+OWN_TAG = "tabkeeper/"
 
+# UnitFormat: words of its lists in its capitals; any other noun counts things, and is capitalized.
+_DATA = r"(?:[KMGTPE]i?)?[bB]"
+_TIME = r"(?:Year|Month|Day|Hour|Minute|Second)"
+_COUNT = r"(?!(?:GBs|MBs|Bs)\b)[A-Z][a-z]+"
+UNIT = re.compile(
+    rf"(?:[1-9]\d* )?(?:{_DATA}|{_COUNT}|Count)(?:-{_TIME}s|/{_TIME}|/[1-9]\d* {_TIME}s)?"
+    rf"|(?:[1-9]\d* )?{_TIME}s"
+)
+CURRENCY = re.compile(r"[A-Z]{3}")
 
-def is_priced(row: Row) -> bool:
-    return row["ChargeCategory"] in {"Usage", "Purchase"} and row["ChargeClass"] != "Correction"
+SUBCATEGORIES = {
+    "Compute": {
+        "Containers", "End User Computing", "Quantum Compute", "Serverless Compute", "Virtual Machines",
+        "Other (Compute)",
+    },
+    "Networking": {
+        "Application Networking", "Content Delivery", "Network Connectivity", "Network Infrastructure",
+        "Network Routing", "Network Security", "Other (Networking)",
+    },
+}  # fmt: skip
+"""ServiceSubcategory's allowed values, by ServiceCategory, for those that are ours."""
 
-
-def as_decimal(value: str | None) -> Decimal:
-    assert value is not None
-    return Decimal(value)
-
-
-def product_matches(price: str, cost: str) -> Callable[[Row], bool]:
-    def rule(row: Row) -> bool:
-        if row["ChargeClass"] == "Correction" or not row[price] or not row["PricingQuantity"]:
-            return True
-        return as_decimal(row[price]) * as_decimal(row["PricingQuantity"]) == as_decimal(row[cost])
-
-    return rule
-
-
-def before(start: str, end: str) -> Callable[[Row], bool]:
-    return lambda row: str(row[start]) < str(row[end])
-
-
-def null_with(column: str, other: str) -> list[Rule]:
-    return [
-        (f"{column} is null when {other} is", lambda row: bool(row[other]) or not row[column]),
-        (f"{column} is not null when {other} is not", lambda row: not row[other] or bool(row[column])),
-    ]
-
-
-def priced_has(column: str) -> Rule:
-    return (f"usage and purchases have {column}", lambda row: not is_priced(row) or bool(row[column]))
+SKU_PROPERTIES = {
+    "CoreCount", "DiskMaxIops", "DiskSpace", "DiskType", "GpuCount", "InstanceType", "InstanceSeries", "MemorySize",
+    "NetworkMaxIops", "NetworkMaxThroughput", "OperatingSystem", "Redundancy", "StorageClass",
+}  # fmt: skip
+"""Property keys of SkuPriceDetails that FOCUS defines; others begin with ``x_``."""
 
 
 @dataclass(frozen=True)
-class Rules:
-    """Of one column; `nullable` False forbids nulls, `needed` says since which version it must be present."""
+class Rule:
+    """What must hold in every row, by its name in the specification; `since` says in which version it is new."""
+
+    name: str
+    holds: Callable[[Row], bool]
+    since: str = "1.2"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of one column; `present` says when it must be there, and `since` in which version it is new."""
 
     type: str
+    present: str = "always"
     nullable: bool = False
-    needed: str | None = "1.2"
     values: frozenset[str] | None = None
-    more: Sequence[Rule] = ()
+    pattern: re.Pattern[str] | None = None
+    since: str = "1.2"
+    rules: Sequence[Rule] = ()
+
+
+def number(row: Row, name: str) -> Decimal:
+    return Decimal(row[name] or "0")
+
+
+def is_charged(row: Row) -> bool:
+    """Usage or a purchase, and no correction: what the specification asks most of."""
+    return row["ChargeCategory"] in {"Usage", "Purchase"} and row["ChargeClass"] != "Correction"
 
 
 def one_of(*values: str) -> frozenset[str]:
     return frozenset(values)
 
 
-COLUMNS: dict[str, Rules] = {
-    "BilledCost": Rules(DECIMAL),
-    "BillingAccountId": Rules(STRING),
-    "BillingAccountName": Rules(STRING, nullable=True),
-    "BillingCurrency": Rules(STRING, values=one_of("USD")),
-    "BillingPeriodStart": Rules(
-        INSTANT, more=[("billing period has a length", before("BillingPeriodStart", "BillingPeriodEnd"))]
+def needed(name: str, rule: str) -> Rule:
+    return Rule(f"{name}-C-{rule}", lambda row: bool(row[name]) or not is_charged(row))
+
+
+def no_tax(name: str, rule: str) -> Rule:
+    return Rule(f"{name}-C-{rule}", lambda row: row["ChargeCategory"] != "Tax" or not row[name])
+
+
+def positive(name: str, rule: str) -> Rule:
+    return Rule(f"{name}-C-{rule}", lambda row: number(row, name) >= 0)
+
+
+def null_without(name: str, other: str, rule: str, since: str = "1.2") -> Rule:
+    return Rule(f"{name}-C-{rule}", lambda row: bool(row[other]) or not row[name], since)
+
+
+def set_with(name: str, other: str, rule: str, since: str = "1.2") -> Rule:
+    return Rule(f"{name}-C-{rule}", lambda row: not row[other] or bool(row[name]), since)
+
+
+def product(price: str, cost: str, rule: str, since: str = "1.2") -> Rule:
+    """1.2 lets corrections off. 1.3 kept that, and added a rule that does not: we keep to the stricter."""
+
+    def holds(row: Row) -> bool:
+        if not row[price] or not row["PricingQuantity"]:
+            return True
+        if since == "1.2" and row["ChargeClass"] == "Correction":
+            return True
+        return number(row, price) * number(row, "PricingQuantity") == number(row, cost)
+
+    return Rule(f"{cost}-C-{rule}", holds, since)
+
+
+def billed(cost: str, price: str, rule: str) -> Rule:
+    """Without a price, a charge that is not worked out from others costs what is billed."""
+    return Rule(
+        f"{cost}-C-{rule}",
+        lambda row: (
+            bool(row[price])
+            or row["ChargeCategory"] == "Tax"
+            or number(row, cost) == number(row, "BilledCost")
+        ),
+    )
+
+
+def before(start: str, end: str) -> Callable[[Row], bool]:
+    return lambda row: str(row[start]) < str(row[end])
+
+
+def pairs(row: Row, name: str) -> dict[str, Any]:
+    found = json.loads(row[name] or "{}")
+    return found if isinstance(found, dict) else {}
+
+
+PRICE_LIST = "service providers publish price lists"
+NEGOTIATED = "service providers negotiate prices"
+CURRENCIES = "service providers have prices in a currency of their own: units, credits"
+MEASURED = "service providers measure usage"
+RESOURCES = "service providers bill by provisioned resources, which have types"
+RECOMMENDED = "recommended"
+
+COLUMNS: dict[str, Column] = {
+    "BilledCost": Column(DECIMAL),
+    "BillingAccountId": Column(STRING),
+    "BillingAccountName": Column(STRING, nullable=True),
+    "BillingCurrency": Column(STRING, pattern=CURRENCY),
+    "BillingPeriodEnd": Column(
+        INSTANT, rules=[Rule("BillingPeriodEnd-C-004", before("BillingPeriodStart", "BillingPeriodEnd"))]
     ),
-    "BillingPeriodEnd": Rules(INSTANT),
-    "ChargeCategory": Rules(STRING, values=frozenset(CATEGORIES)),
-    "ChargeClass": Rules(STRING, nullable=True, values=one_of("Correction")),
-    "ChargeDescription": Rules(STRING),
-    "ChargeFrequency": Rules(
+    "BillingPeriodStart": Column(INSTANT),
+    "ChargeCategory": Column(STRING, values=one_of("Usage", "Purchase", "Tax", "Credit", "Adjustment")),
+    "ChargeClass": Column(
         STRING,
-        needed=None,
+        nullable=True,
+        values=one_of("Correction"),
+        rules=[
+            # -C-003 and -C-004: only what corrects a period that was invoiced before is a correction.
+            Rule(
+                "ChargeClass-C-003",
+                lambda row: row["ChargeClass"] is None
+                or str(row["ChargePeriodStart"]) < str(row["BillingPeriodStart"]),
+            ),
+        ],
+    ),
+    "ChargeDescription": Column(STRING),
+    "ChargeFrequency": Column(
+        STRING,
+        present=RECOMMENDED,
         values=one_of("One-Time", "Recurring", "Usage-Based"),
-        more=[
-            (
-                "a purchase is not usage-based",
+        rules=[
+            Rule(
+                "ChargeFrequency-C-004",
                 lambda row: (row["ChargeCategory"], row["ChargeFrequency"]) != ("Purchase", "Usage-Based"),
             )
         ],
     ),
-    "ChargePeriodStart": Rules(
-        INSTANT, more=[("charge period has a length", before("ChargePeriodStart", "ChargePeriodEnd"))]
+    "ChargePeriodEnd": Column(
+        INSTANT, rules=[Rule("ChargePeriodEnd-C-004", before("ChargePeriodStart", "ChargePeriodEnd"))]
     ),
-    "ChargePeriodEnd": Rules(INSTANT),
-    "ConsumedQuantity": Rules(
+    "ChargePeriodStart": Column(INSTANT),
+    "ConsumedQuantity": Column(
         DECIMAL,
+        present=MEASURED,
         nullable=True,
-        more=[
-            ("only usage is consumed", lambda row: row["ChargeCategory"] == "Usage" or not row["ConsumedQuantity"]),
-            (
-                "usage says what was consumed",
-                lambda row: not (row["ChargeCategory"] == "Usage" and is_priced(row)) or bool(row["ConsumedQuantity"]),
+        rules=[
+            Rule("ConsumedQuantity-C-004", lambda row: row["ChargeCategory"] == "Usage" or not row["ConsumedQuantity"]),
+            Rule(
+                "ConsumedQuantity-C-006",
+                lambda row: row["ChargeCategory"] != "Usage"
+                or not is_charged(row)
+                or bool(row["ConsumedQuantity"]),
+            ),
+            null_without("ConsumedQuantity", "SkuPriceId", "009", "1.3"),
+        ],
+    ),
+    "ConsumedUnit": Column(
+        STRING,
+        present=MEASURED,
+        nullable=True,
+        pattern=UNIT,
+        rules=[
+            null_without("ConsumedUnit", "ConsumedQuantity", "005"),
+            set_with("ConsumedUnit", "ConsumedQuantity", "006"),
+        ],
+    ),
+    "ContractedCost": Column(
+        DECIMAL,
+        rules=[
+            billed("ContractedCost", "ContractedUnitPrice", "008"),
+            product("ContractedUnitPrice", "ContractedCost", "009"),
+            product("ContractedUnitPrice", "ContractedCost", "011", "1.3"),
+        ],
+    ),
+    "ContractedUnitPrice": Column(
+        DECIMAL,
+        present=NEGOTIATED,
+        nullable=True,
+        rules=[
+            no_tax("ContractedUnitPrice", "005"),
+            needed("ContractedUnitPrice", "006"),
+            positive("ContractedUnitPrice", "009"),
+            null_without("ContractedUnitPrice", "SkuPriceId", "014", "1.3"),
+            set_with("ContractedUnitPrice", "SkuPriceId", "015", "1.3"),
+        ],
+    ),
+    "EffectiveCost": Column(
+        DECIMAL,
+        rules=[
+            Rule(
+                "EffectiveCost-C-010",
+                lambda row: row["ChargeCategory"] in {"Usage", "Purchase", "Tax"}
+                or number(row, "EffectiveCost") == number(row, "BilledCost"),
+            )
+        ],
+    ),
+    "HostProviderName": Column(
+        STRING,
+        nullable=True,
+        since="1.3",
+        rules=[
+            # -C-005 and -C-006: null only where it cannot be known; -C-010: no provider of ours tells who hosts it.
+            Rule("HostProviderName-C-006", lambda row: not is_charged(row) or bool(row["HostProviderName"])),
+            Rule(
+                "HostProviderName-C-010",
+                lambda row: row["HostProviderName"] in {None, row["ServiceProviderName"]},
             ),
         ],
     ),
-    "ConsumedUnit": Rules(STRING, nullable=True, more=null_with("ConsumedUnit", "ConsumedQuantity")),
-    "ContractedCost": Rules(
+    "InvoiceId": Column(STRING, present=RECOMMENDED, nullable=True),
+    "InvoiceIssuerName": Column(STRING),
+    "ListCost": Column(
         DECIMAL,
-        more=[
-            (
-                "what is unrelated to usage costs as contracted what is billed",
-                lambda row: row["ChargeCategory"] in {"Usage", "Purchase"}
-                or as_decimal(row["ContractedCost"]) == as_decimal(row["BilledCost"]),
-            )
+        rules=[
+            billed("ListCost", "ListUnitPrice", "008"),
+            product("ListUnitPrice", "ListCost", "009"),
+            product("ListUnitPrice", "ListCost", "011", "1.3"),
         ],
     ),
-    "EffectiveCost": Rules(
+    "ListUnitPrice": Column(
         DECIMAL,
-        more=[
-            (
-                "what is unrelated to usage costs effectively what is billed",
-                lambda row: row["ChargeCategory"] in {"Usage", "Purchase"}
-                or as_decimal(row["EffectiveCost"]) == as_decimal(row["BilledCost"]),
-            )
-        ],
-    ),
-    "HostProviderName": Rules(STRING, needed="1.3"),
-    "InvoiceId": Rules(STRING, nullable=True, needed=None),
-    "InvoiceIssuerName": Rules(STRING),
-    "ListCost": Rules(DECIMAL, more=[("list price times quantity", product_matches("ListUnitPrice", "ListCost"))]),
-    "ListUnitPrice": Rules(
-        DECIMAL,
+        present=PRICE_LIST,
         nullable=True,
-        more=[
-            priced_has("ListUnitPrice"),
-            ("no negative price", lambda row: not row["ListUnitPrice"] or as_decimal(row["ListUnitPrice"]) >= 0),
+        rules=[
+            no_tax("ListUnitPrice", "004"),
+            needed("ListUnitPrice", "005"),
+            positive("ListUnitPrice", "008"),
+            null_without("ListUnitPrice", "SkuPriceId", "012", "1.3"),
+            set_with("ListUnitPrice", "SkuPriceId", "013", "1.3"),
         ],
     ),
-    "PricingCategory": Rules(
+    "PricingCategory": Column(
         STRING,
+        present=RECOMMENDED,
         nullable=True,
-        needed=None,
         values=one_of("Standard", "Dynamic", "Committed", "Other"),
-        more=[priced_has("PricingCategory")],
-    ),
-    "PricingCurrency": Rules(STRING, needed=None, values=one_of("USD")),
-    "PricingCurrencyContractedUnitPrice": Rules(DECIMAL, nullable=True, needed=None),
-    "PricingCurrencyEffectiveCost": Rules(
-        DECIMAL,
-        needed=None,
-        more=[("the same money", lambda row: row["PricingCurrencyEffectiveCost"] == row["EffectiveCost"])],
-    ),
-    "PricingCurrencyListUnitPrice": Rules(
-        DECIMAL, nullable=True, needed=None, more=[priced_has("PricingCurrencyListUnitPrice")]
-    ),
-    "PricingQuantity": Rules(DECIMAL, nullable=True, more=[priced_has("PricingQuantity")]),
-    "PricingUnit": Rules(
-        STRING,
-        nullable=True,
-        more=[
-            *null_with("PricingUnit", "PricingQuantity"),
-            ("a unit in the form of units", lambda row: UNIT.fullmatch(row["PricingUnit"] or "Hours") is not None),
+        rules=[
+            no_tax("PricingCategory", "003"),
+            needed("PricingCategory", "004"),
+            null_without("PricingCategory", "SkuPriceId", "012", "1.3"),
         ],
     ),
-    "ProviderName": Rules(STRING),
-    "PublisherName": Rules(STRING),
-    "ResourceId": Rules(STRING, nullable=True),
-    "ResourceName": Rules(
+    "PricingCurrency": Column(STRING, present=CURRENCIES, pattern=CURRENCY),
+    "PricingCurrencyContractedUnitPrice": Column(
+        DECIMAL,
+        present=CURRENCIES,
+        nullable=True,
+        rules=[
+            no_tax("PricingCurrencyContractedUnitPrice", "004"),
+            needed("PricingCurrencyContractedUnitPrice", "005"),
+            positive("PricingCurrencyContractedUnitPrice", "008"),
+            null_without("PricingCurrencyContractedUnitPrice", "SkuPriceId", "011", "1.3"),
+            set_with("PricingCurrencyContractedUnitPrice", "SkuPriceId", "012", "1.3"),
+        ],
+    ),
+    "PricingCurrencyEffectiveCost": Column(
+        DECIMAL,
+        present=CURRENCIES,
+        rules=[
+            Rule(
+                "PricingCurrencyEffectiveCost-C-006",
+                lambda row: row["PricingCurrency"] != row["BillingCurrency"]
+                or number(row, "PricingCurrencyEffectiveCost") == number(row, "EffectiveCost"),
+            )
+        ],
+    ),
+    "PricingCurrencyListUnitPrice": Column(
+        DECIMAL,
+        present=CURRENCIES,
+        nullable=True,
+        rules=[
+            no_tax("PricingCurrencyListUnitPrice", "004"),
+            needed("PricingCurrencyListUnitPrice", "005"),
+            positive("PricingCurrencyListUnitPrice", "008"),
+            null_without("PricingCurrencyListUnitPrice", "SkuPriceId", "011", "1.3"),
+            set_with("PricingCurrencyListUnitPrice", "SkuPriceId", "012", "1.3"),
+        ],
+    ),
+    "PricingQuantity": Column(
+        DECIMAL,
+        nullable=True,
+        rules=[
+            no_tax("PricingQuantity", "004"),
+            needed("PricingQuantity", "005"),
+            null_without("PricingQuantity", "SkuPriceId", "011", "1.3"),
+        ],
+    ),
+    "PricingUnit": Column(
         STRING,
         nullable=True,
-        more=[("what has an id of a system's has no name", lambda row: row["ResourceName"] is None)],
+        pattern=UNIT,
+        rules=[
+            null_without("PricingUnit", "PricingQuantity", "005"),
+            set_with("PricingUnit", "PricingQuantity", "006"),
+        ],
     ),
-    "ResourceType": Rules(STRING, nullable=True, more=null_with("ResourceType", "ResourceId")),
-    "ServiceCategory": Rules(STRING, values=one_of("Compute")),
-    "ServiceName": Rules(STRING),
-    "ServiceProviderName": Rules(STRING, needed="1.3"),
-    "ServiceSubcategory": Rules(STRING, needed=None, values=one_of("Other (Compute)")),
-    "SkuId": Rules(STRING, nullable=True, more=[priced_has("SkuId")]),
-    "SkuMeter": Rules(STRING, nullable=True, more=null_with("SkuMeter", "SkuId")),
-    "SkuPriceDetails": Rules(
-        PAIRS,
+    "ProviderName": Column(STRING),  # 1.3 calls it deprecated, and asks for it still: CostAndUsage-D-038
+    "PublisherName": Column(STRING),  # likewise: CostAndUsage-D-021
+    "ResourceId": Column(STRING, present=RESOURCES, nullable=True),
+    "ResourceName": Column(
+        STRING,
+        present=RESOURCES,
         nullable=True,
-        more=[
-            ("no details without a price", lambda row: bool(row["SkuPriceId"]) or not row["SkuPriceDetails"]),
-            (
-                "properties of our own are marked",
-                lambda row: all(key.startswith("x_") for key in json.loads(row["SkuPriceDetails"] or "{}")),
+        rules=[
+            null_without("ResourceName", "ResourceId", "004"),
+            Rule("ResourceName-C-006", lambda row: not row["ResourceName"] or row["ResourceName"] != row["ResourceId"]),
+        ],
+    ),
+    "ResourceType": Column(
+        STRING,
+        present=RESOURCES,
+        nullable=True,
+        rules=[null_without("ResourceType", "ResourceId", "004"), set_with("ResourceType", "ResourceId", "005")],
+    ),
+    "ServiceCategory": Column(STRING, values=frozenset(SUBCATEGORIES)),
+    "ServiceName": Column(STRING),
+    "ServiceProviderName": Column(STRING, since="1.3"),
+    "ServiceSubcategory": Column(
+        STRING,
+        present=RECOMMENDED,
+        rules=[
+            Rule(
+                "ServiceSubcategory-C-004",
+                lambda row: row["ServiceSubcategory"] in SUBCATEGORIES.get(row["ServiceCategory"] or "", set()),
+            )
+        ],
+    ),
+    "SkuId": Column(
+        STRING, present=PRICE_LIST, nullable=True, rules=[no_tax("SkuId", "004"), needed("SkuId", "005")]
+    ),
+    "SkuMeter": Column(
+        STRING,
+        present=PRICE_LIST,
+        nullable=True,
+        rules=[null_without("SkuMeter", "SkuId", "004"), set_with("SkuMeter", "SkuId", "005")],
+    ),
+    "SkuPriceDetails": Column(
+        PAIRS,
+        present=PRICE_LIST,
+        nullable=True,
+        rules=[
+            null_without("SkuPriceDetails", "SkuPriceId", "004"),
+            Rule(
+                "SkuPriceDetails-C-017",
+                lambda row: all(
+                    key.startswith("x_") or key in SKU_PROPERTIES for key in pairs(row, "SkuPriceDetails")
+                ),
             ),
         ],
     ),
-    "SkuPriceId": Rules(STRING, nullable=True, more=[priced_has("SkuPriceId")]),
-    "SubAccountId": Rules(STRING, nullable=True),
-    "SubAccountName": Rules(STRING, nullable=True, more=null_with("SubAccountName", "SubAccountId")),
-    "Tags": Rules(PAIRS, nullable=True),
+    "SkuPriceId": Column(
+        STRING,
+        present=PRICE_LIST,
+        nullable=True,
+        rules=[no_tax("SkuPriceId", "004"), needed("SkuPriceId", "005")],
+    ),
+    "SubAccountId": Column(STRING, present="tenants are sub accounts", nullable=True),
+    "SubAccountName": Column(
+        STRING,
+        present="tenants are sub accounts",
+        nullable=True,
+        rules=[
+            null_without("SubAccountName", "SubAccountId", "004"),
+            set_with("SubAccountName", "SubAccountId", "005"),
+        ],
+    ),
+    "Tags": Column(
+        PAIRS,
+        present="leases have tags",
+        nullable=True,
+        rules=[
+            # -C-012 and -C-017: our tags have a prefix, and users' tags do not have it.
+            Rule(
+                "Tags-C-017",
+                lambda row: all(
+                    key == "tabkeeper/platform" or not key.startswith(OWN_TAG) for key in pairs(row, "Tags")
+                ),
+            )
+        ],
+    ),
 }  # fmt: skip
 
-
-def violations(header: Sequence[str], rows: Sequence[Row], version: str) -> list[str]:
-    """Say what a dataset breaks; nulls are None."""
-    found = [
-        f"{name} is missing"
-        for name, rules in COLUMNS.items()
-        if rules.needed is not None and rules.needed <= version and name not in header
-    ]
-    own = [name.startswith("x_") for name in header]
-    found += [
-        f"{name} is no column of FOCUS"
-        for name in header
-        if name not in COLUMNS and not name.startswith("x_")
-    ]
-    found += [
-        f"{name} came later" for name in header if COLUMNS.get(name, Rules(STRING)).needed == "1.3" > version
-    ]
-    found += ["columns of our own do not come last"] if own != sorted(own) else []
-    found += [f"{name} is too long" for name in header if len(name) > 50]
-    for number, row in enumerate(rows):
-        found += [f"row {number}: {said}" for name in header if name in COLUMNS for said in _of(name, row)]
-    return (
-        found + _one_parent(rows, "SkuPriceId", "SkuId") + _one_parent(rows, "ServiceName", "ServiceCategory")
-    )
-
-
-def _of(name: str, row: Row) -> list[str]:
-    rules, value = COLUMNS[name], row[name]
-    if value is None:
-        found = [] if rules.nullable else [f"{name} is null"]
-    elif not value.strip():
-        found = [f"{name} is blank"]
-    else:
-        found = [] if _is_of(rules.type, value) else [f"{name} is no {rules.type}: {value}"]
-        found += (
-            [f"{name} must not be {value!r}"]
-            if rules.values is not None and value not in rules.values
-            else []
-        )
-    return found or [f"{name}: {said}" for said, holds in rules.more if not holds(row)]
-
-
-def _is_of(type_: str, value: str) -> bool:
-    if type_ == DECIMAL:
-        return NUMBER.fullmatch(value) is not None
-    if type_ == INSTANT:
-        return MOMENT.fullmatch(value) is not None and datetime.fromisoformat(value) is not None
-    if type_ == PAIRS:
-        pairs: Any = json.loads(value)
-        return isinstance(pairs, dict) and not any(isinstance(part, dict | list) for part in pairs.values())
-    return True
-
-
-def _one_parent(rows: Sequence[Row], child: str, parent: str) -> list[str]:
-    pairs = {(row[child], row[parent]) for row in rows if row[child] is not None}
-    children = [one for one, _ in pairs]
-    return [f"{child} {one} has several {parent}" for one in sorted(set(children)) if children.count(one) > 1]
+ABSENT = {
+    "AvailabilityZone": "providers name none",
+    "BillingAccountType": "there is one type of billing account",
+    "CapacityReservationId": "providers reserve no capacity",
+    "CapacityReservationStatus": "providers reserve no capacity",
+    **dict.fromkeys(
+        (
+            f"CommitmentDiscount{part}"
+            for part in ["Category", "Id", "Name", "Quantity", "Status", "Type", "Unit"]
+        ),
+        "a plan's allowance is part of its price list, not a discount that is bought for a term",
+    ),
+    "RegionId": "the ledger does not keep where a browser ran (docs/exports.md says so)",
+    "RegionName": "likewise",
+    "SubAccountType": "there is one type of sub account",
+}
+"""Columns of 1.2 that the export does not have, and why it need not, or what is missing."""
+ABSENT_1_3 = {
+    **dict.fromkeys(
+        (f"Allocated{part}" for part in ["MethodDetails", "MethodId", "ResourceId", "ResourceName", "Tags"]),
+        "a session's cost is one charge of its tenant's: nothing is split",
+    ),
+    "ContractApplied": "contract commitments are not in the ledger",
+}
+"""What 1.3 has beyond those."""

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -24,7 +25,7 @@ from tabkeeper.reports.hledger import journal
 from tabkeeper.reports.lines import lines_table
 from tabkeeper.reports.parquet import write_parquet
 
-from .focus_rules import violations
+from .focus_check import violations
 
 START, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
 
@@ -114,17 +115,19 @@ async def test_focus_breaks_no_rule_of_the_specification(books):
         assert {row["ChargeCategory"] for row in data} == {"Usage", "Adjustment"}
         (tagged,) = {row["Tags"] for row in data if row["ResourceId"] == "tagged"}
         assert json.loads(tagged) == {"job": "prices", "tabkeeper/platform": "web"}
-        # The table of rules can fail: what it is told of is seen.
-        broken = [
-            {
-                **data[0],
-                "BilledCost": "1,5",
-                "ListCost": "7",
-                "ProviderName": None,
-                "ChargePeriodEnd": "2026-11-01",
-            }
-        ]
-        assert len(violations([*header, "Mine"], broken, version)) >= 5
+
+
+async def test_a_price_of_many_decimals_fits_the_columns_of_parquet(books, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    line = next(line for line in booked(books) if line.kind == "time" and line.billed_qty % 3_600_000)
+    odd = replace(line.price, unit_price=Decimal("0.0123456789"))
+    line = replace(line, card=replace(line.card, components=(odd,)), billed_qty=1_000_000)
+    file = tmp_path / "one.parquet"
+    write_parquet(focus_table([line], "1.3"), file)
+    (row,) = parquet.read_table(file).to_pylist()
+    assert row["ListUnitPrice"] == odd.unit_price
+    assert row["PricingQuantity"] == Decimal("0.27777778")
+    assert row["ListCost"] == row["ListUnitPrice"] * row["PricingQuantity"]
 
 
 async def test_hledger_accepts_the_journal_and_comes_to_the_same_sums(books, tmp_path):

@@ -18,7 +18,7 @@ from tabkeeper.reports.figures import Span
 from tabkeeper.reports.focus import focus_table
 from tabkeeper.reports.render_csv import csv_lines
 
-from .focus_rules import violations
+from .focus_check import violations
 
 
 @pytest.fixture
@@ -56,6 +56,13 @@ def test_an_export_has_its_price_and_breaks_no_rule(ledger):
         assert Decimal(traffic["BilledCost"]) == Decimal("0.10")
         assert Decimal(traffic["PricingQuantity"]) == Decimal("0.025")
         assert traffic["PricingUnit"] == "GB"
+        # Whoever sells the browser does not invoice it: not on that account, not by that price list.
+        assert {traffic["InvoiceIssuerName"], traffic["ProviderName"], traffic["BillingAccountId"]} == {
+            "own proxies"
+        }
+        assert traffic["ServiceName"] == "Proxies"
+        assert traffic["SkuPriceId"] == "own proxies/own_proxy_bytes/4.00"
+        assert traffic["SkuPriceDetails"] is None
 
 
 async def test_the_report_names_it(ledger, tmp_path, monkeypatch, capsys):

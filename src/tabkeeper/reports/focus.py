@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tabkeeper.ledger.rates import BYTE_KINDS, OWN_PROXY_KIND, SESSION_KIND, TIME_KINDS, Component
 from tabkeeper.ledger.windows import window_bounds
@@ -18,9 +18,12 @@ from tabkeeper.reports.columns import Column, FlatTable, instant_text
 
 FocusVersion = Literal["1.2", "1.3"]
 
-_PLACES = Decimal("1e-12")
-"""Quantities are rounded to this; list cost is then price times quantity, exactly."""
+_PLACES, _SCALE = 12, 18
+"""Decimals a quantity has at most, and what price and quantity have together, as a column of Parquet has no more. List
+cost is price times quantity, exactly."""
 _SECOND = timedelta(seconds=1)
+_OWN_PROXIES = "own proxies"
+"""Stands for whoever sells them: the ledger knows what they cost, not their seller."""
 
 _NAMED = (
     Column("BilledCost", "money"),
@@ -38,6 +41,7 @@ _NAMED = (
     Column("ConsumedQuantity", "decimal"),
     Column("ConsumedUnit"),
     Column("ContractedCost", "decimal"),
+    Column("ContractedUnitPrice", "decimal"),
     Column("EffectiveCost", "money"),
     Column("HostProviderName"),
     Column("InvoiceId"),
@@ -82,6 +86,7 @@ _SINCE_1_3 = {"HostProviderName", "ServiceProviderName"}
 _OF_PRICES = (
     "ConsumedQuantity",
     "ConsumedUnit",
+    "ContractedUnitPrice",
     "ListUnitPrice",
     "PricingCategory",
     "PricingCurrencyContractedUnitPrice",
@@ -134,7 +139,7 @@ def focus_table(lines: Iterable[BookedLine], version: FocusVersion) -> FlatTable
 
 
 def _values(line: BookedLine) -> dict[str, Any]:
-    price, vendor = line.price, line.vendor
+    price, sold = line.price, _sold(line)
     own_month = window_bounds("month", "UTC", line.effective_at)
     # A month is invoiced when it is over, so what is corrected after that is a correction of an earlier invoice.
     is_late = line.entry == "adjust" and line.recorded_at >= own_month.end
@@ -142,8 +147,8 @@ def _values(line: BookedLine) -> dict[str, Any]:
     start, end = _charge_period(line)
     values: dict[str, Any] = {
         "BilledCost": line.amount,
-        "BillingAccountId": line.provider,
-        "BillingAccountName": line.provider,
+        "BillingAccountId": sold.account,
+        "BillingAccountName": sold.account,
         "BillingCurrency": "USD",
         "BillingPeriodStart": month.start,
         "BillingPeriodEnd": month.end,
@@ -153,20 +158,20 @@ def _values(line: BookedLine) -> dict[str, Any]:
         "ChargePeriodStart": start,
         "ChargePeriodEnd": end,
         "EffectiveCost": line.amount,
-        "HostProviderName": vendor,
+        "HostProviderName": sold.seller,
         "InvoiceId": None,
-        "InvoiceIssuerName": vendor,
+        "InvoiceIssuerName": sold.seller,
         "PricingCurrency": "USD",
         "PricingCurrencyEffectiveCost": line.amount,
-        "ProviderName": vendor,
-        "PublisherName": vendor,
+        "ProviderName": sold.seller,
+        "PublisherName": sold.seller,
         "ResourceId": line.session_id,
         "ResourceName": None,
         "ResourceType": "Browser session",
-        "ServiceCategory": "Compute",
-        "ServiceName": "Browser sessions",
-        "ServiceProviderName": vendor,
-        "ServiceSubcategory": "Other (Compute)",
+        "ServiceCategory": sold.category,
+        "ServiceName": sold.service,
+        "ServiceProviderName": sold.seller,
+        "ServiceSubcategory": f"Other ({sold.category})",
         "SubAccountId": line.tenant,
         "SubAccountName": line.tenant,
         "Tags": {**line.tags, "tabkeeper/platform": line.platform},
@@ -181,15 +186,33 @@ def _values(line: BookedLine) -> dict[str, Any]:
     return values | (_unpriced(line) if price is None else _usage(line, price))
 
 
+class _Sold(NamedTuple):
+    seller: str
+    account: str
+    service: str
+    category: str
+
+
+def _sold(line: BookedLine) -> _Sold:
+    """Who invoices it, to which account, and as what: whoever sells browsers does not sell one's own proxies."""
+    if line.kind == OWN_PROXY_KIND:
+        return _Sold(_OWN_PROXIES, _OWN_PROXIES, "Proxies", "Networking")
+    return _Sold(line.vendor, line.provider, "Browser sessions", "Compute")
+
+
 def _usage(line: BookedLine, price: Component) -> dict[str, Any]:
-    quantity = (Decimal(line.billed_qty) / price.per_qty).quantize(_PLACES, ROUND_HALF_EVEN)
+    quantity = (Decimal(line.billed_qty) / price.per_qty).quantize(_unit(price), ROUND_HALF_EVEN)
     cost = price.unit_price * quantity
     consumed, unit = _consumed(line)
+    # What one's own proxies cost is on no provider's price list, so neither its plan nor its fingerprint says anything.
+    own = line.kind == OWN_PROXY_KIND
+    sku = f"{_OWN_PROXIES if own else line.card.plan}/{line.kind}"
     return {
         "ChargeCategory": "Usage",
         "ConsumedQuantity": consumed,
         "ConsumedUnit": unit,
         "ContractedCost": cost,
+        "ContractedUnitPrice": price.unit_price,
         "ListCost": cost,
         "ListUnitPrice": price.unit_price,
         "PricingCategory": "Standard",
@@ -197,16 +220,11 @@ def _usage(line: BookedLine, price: Component) -> dict[str, Any]:
         "PricingCurrencyListUnitPrice": price.unit_price,
         "PricingQuantity": quantity,
         "PricingUnit": _UNITS.get(price.unit, f"{price.unit[:1].upper()}{price.unit[1:]}s"),
-        "SkuId": f"{line.card.plan}/{line.kind}",
+        "SkuId": sku,
         "SkuMeter": _meter(line.kind),
-        "SkuPriceDetails": _details(line),
-        "SkuPriceId": f"{line.card.plan}/{line.kind}/{_price_id(line, price)}",
+        "SkuPriceDetails": None if own else _details(line),
+        "SkuPriceId": f"{sku}/{price.unit_price if own else line.card.fingerprint[:12]}",
     }
-
-
-def _price_id(line: BookedLine, price: Component) -> str:
-    """A proxy of one's own has a price that is on no list."""
-    return str(price.unit_price) if line.kind == OWN_PROXY_KIND else line.card.fingerprint[:12]
 
 
 def _unpriced(line: BookedLine) -> dict[str, Any]:
@@ -214,6 +232,12 @@ def _unpriced(line: BookedLine) -> dict[str, Any]:
     nothing = dict.fromkeys(_OF_PRICES)
     cost = line.amount.dollars
     return {"ChargeCategory": "Adjustment", "ContractedCost": cost, "ListCost": cost, **nothing}
+
+
+def _unit(price: Component) -> Decimal:
+    """The least quantity that is told at a price."""
+    decimals = max(0, -int(price.unit_price.as_tuple().exponent))
+    return Decimal(1).scaleb(-max(0, min(_PLACES, _SCALE - decimals)))
 
 
 def _details(line: BookedLine) -> Mapping[str, str]:
