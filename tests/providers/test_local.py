@@ -183,6 +183,18 @@ async def test_two_contexts_do_not_see_each_others_cookies(shared, site, tools):
 
 
 @pytest.mark.browser
+async def test_a_context_costs_nothing_but_what_is_opened_in_it(shared, tools):
+    made = await shared.create(tools.spec())
+    async with DevTools(made.connect_url) as tool:
+        context = (await tool.call("Target.createBrowserContext"))["browserContextId"]
+        await tool.call("Target.createTarget", url="about:blank", browserContextId=context)
+        found = (await tool.call("Target.getTargets", filter=[{}]))["targetInfos"]
+        await tool.call("Target.disposeBrowserContext", browserContextId=context)
+    mine = sorted(one["type"] for one in found if one.get("browserContextId") == context)
+    assert mine == ["page", "tab"], "no address bar, no side panel"
+
+
+@pytest.mark.browser
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how nice a thread is")
 async def test_what_a_browser_draws_never_goes_before_everybody_else(shared, state_dir, tools):
     # Root's Chromium would draw at nice -8, before the pool and all who use it.
