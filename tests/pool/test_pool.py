@@ -607,12 +607,16 @@ async def test_the_cost_of_a_lease_stands_still_after_its_release(clock: Virtual
 
 
 @virtual
-async def test_unknown_platforms_and_priorities_are_refused_with_advice(clock: VirtualClock) -> None:
+async def test_unknown_platforms_and_priorities_and_tags_of_ours_are_refused_with_advice(
+    clock: VirtualClock,
+) -> None:
     async with world(clock, platforms={"linkedin": {}}, priorities=[-5, 5]) as w:
         with pytest.raises(ConfigError, match="did you mean 'linkedin'"):
             await w.pool.get_session("linkedn")
         with pytest.raises(ValueError, match=r"priority 6 is outside -5\.\.5"):
             await w.pool.get_session("linkedin", priority=6)
+        with pytest.raises(ValueError, match="must not begin with 'tabkeeper/'"):
+            await w.pool.get_session("linkedin", tags={"tabkeeper/platform": "other"})
 
 
 @virtual

@@ -5,10 +5,11 @@ The tables are made in `tabkeeper.reports`; this only reads options and writes f
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +30,7 @@ from tabkeeper.reports.columns import FlatTable, csv_lines, json_lines
 from tabkeeper.reports.daily import snapshot
 from tabkeeper.reports.figures import Span
 from tabkeeper.reports.focus import focus_table
+from tabkeeper.reports.focus_metadata import focus_metadata, read_freshness, schema_reference
 from tabkeeper.reports.hledger import journal
 from tabkeeper.reports.lines import lines_table
 from tabkeeper.reports.parquet import write_parquet
@@ -80,18 +82,27 @@ def export_focus(
     version: Annotated[Version, typer.Option("--focus", help="Version of the specification.")] = Version.V1_3,
     style: FormatOption = FileFormat.CSV,
     out: OutOption = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option("--metadata", metavar="FILE", help="Write FOCUS's metadata of the export to this file."),
+    ] = None,
     as_of: AsOfOption = None,
 ) -> None:
     """Export costs as FOCUS, the open cost and usage specification that FinOps tools read.
 
     For instance:
 
-      tabkeeper export focus --date 2026-10 --out october.csv
+      tabkeeper export focus --date 2026-10 --out october.csv --metadata october.json
 
       tabkeeper export focus --focus 1.2 --format parquet --out month.parquet
     """
     with _booked(config, day, as_of) as (booked, _):
-        _write_table(focus_table(booked.lines, version.value), style, out)
+        columns = schema_reference(version.value)
+        _write_table(replace(focus_table(booked.lines, version.value), about=columns), style, out)
+        if metadata is not None:
+            fresh = read_freshness(booked.conn, booked.window, booked.seen)
+            told = focus_metadata(version.value, booked.window, fresh, booked.seen.now)
+            _write_text([json.dumps(told, indent=2), "\n"], metadata, option="--metadata")
 
 
 @export_app.command("lines")
@@ -137,6 +148,8 @@ def export_hledger(
 class _Booked:
     lines: Iterator[BookedLine]
     window: Window
+    seen: AsOf
+    conn: Connection
 
 
 @contextmanager
@@ -146,7 +159,7 @@ def _booked(config: Path | None, day: str | None, as_of: str | None) -> Iterator
     with reading(settings) as engine, snapshot(engine) as conn:
         seen = read_as_of(conn, as_of, now)
         window = _window(zone, day, seen)
-        yield _Booked(_lines(conn, window, seen), window), zone
+        yield _Booked(_lines(conn, window, seen), window, seen, conn), zone
 
 
 def _lines(conn: Connection, window: Window, seen: AsOf) -> Iterator[BookedLine]:
@@ -170,7 +183,7 @@ def _write_table(table: FlatTable, style: FileFormat, out: Path | None) -> None:
     typer.echo(f"Wrote {write_parquet(table, out):,} rows to {out}.", err=True)
 
 
-def _write_text(pieces: Iterable[str], out: Path | None) -> None:
+def _write_text(pieces: Iterable[str], out: Path | None, *, option: str = "--out") -> None:
     if out is None:
         _write(pieces, sys.stdout.write)
         return
@@ -178,7 +191,7 @@ def _write_text(pieces: Iterable[str], out: Path | None) -> None:
         with out.open("w", encoding="utf-8", newline="") as file:
             _write(pieces, file.write)
     except OSError as error:
-        raise ConfigError(f"--out: {out} cannot be written: {error.strerror or error}") from None
+        raise ConfigError(f"{option}: {out} cannot be written: {error.strerror or error}") from None
     typer.echo(f"Wrote {out}.", err=True)
 
 

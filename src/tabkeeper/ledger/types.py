@@ -23,6 +23,10 @@ class Quality(StrEnum):
     """The end is unknown: what we cannot disprove, we count."""
 
 
+OWN_TAGS = "tabkeeper/"
+"""Names of tags that begin so are ours, in exports; users' tags do not."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRequest:
     """Ask to hold the worst case of one session before it is created."""

@@ -11,6 +11,7 @@ from datetime import timedelta
 from tabkeeper.clock import Clock
 from tabkeeper.config import PoolConfig, check_domain, parse_duration
 from tabkeeper.errors import ConfigError
+from tabkeeper.ledger.types import OWN_TAGS
 from tabkeeper.money import Money
 from tabkeeper.pool.board import Board
 from tabkeeper.pool.model import SERVING, Lane, Request
@@ -84,6 +85,10 @@ class Asking:
             raise TypeError(f"priority is an integer, not {ask.priority!r}")
         if not ask.tenant:
             raise ValueError("tenant is a name, and must not be empty")
+        if any(str(tag).startswith(OWN_TAGS) for tag in ask.tags):
+            raise ValueError(
+                f"names of tags must not begin with {OWN_TAGS!r}: those are Tabkeeper's in exports"
+            )
         settings = self._config.platforms.get(ask.platform)
         if settings is None:
             near = difflib.get_close_matches(ask.platform, self._config.platforms, 1)

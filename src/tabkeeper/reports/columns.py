@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -39,6 +39,8 @@ class FlatTable:
 
     columns: tuple[Column, ...]
     rows: Iterable[Row]
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What a file says of itself beside its rows, where its format has a place for that."""
 
 
 def csv_lines(table: FlatTable) -> Iterator[str]:

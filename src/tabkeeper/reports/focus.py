@@ -12,6 +12,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Literal, NamedTuple
 
 from tabkeeper.ledger.rates import BYTE_KINDS, OWN_PROXY_KIND, SESSION_KIND, TIME_KINDS, Component
+from tabkeeper.ledger.types import OWN_TAGS
 from tabkeeper.ledger.windows import window_bounds
 from tabkeeper.reports.booked import BookedLine
 from tabkeeper.reports.columns import Column, FlatTable, instant_text
@@ -174,7 +175,7 @@ def _values(line: BookedLine) -> dict[str, Any]:
         "ServiceSubcategory": f"Other ({sold.category})",
         "SubAccountId": line.tenant,
         "SubAccountName": line.tenant,
-        "Tags": {**line.tags, "tabkeeper/platform": line.platform},
+        "Tags": {**line.tags, f"{OWN_TAGS}platform": line.platform},
         "x_Entry": line.entry_id,
         "x_EntryKind": line.entry,
         "x_Outcome": line.state,

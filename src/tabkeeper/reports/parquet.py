@@ -39,6 +39,7 @@ def write_parquet(table: FlatTable, path: Path) -> int:
         "number": pa.float64(),
     }
     schema = pa.schema([(column.name, types[column.kind]) for column in table.columns])
+    schema = schema.with_metadata(dict(table.about)) if table.about else schema
     written = 0
     try:
         with files.ParquetWriter(path, schema, compression="zstd") as writer:
