@@ -48,7 +48,7 @@ async def main():
         ask = HoldRequest(session_id=name, platform="web", provider="local", tenant="acme", max_seconds=600)
         await ledger.hold(ask)
     await ledger.activate("s-one", provider_session_id="p-one")
-    await ledger.heartbeat({"sessions": 2, "max_sessions": 10, "leased": 1, "queued": 3, "max_queued": 1000,
+    await ledger.owners.heartbeat({"sessions": 2, "max_sessions": 10, "leased": 1, "queued": 3, "max_queued": 1000,
                             "platforms": {"web": {"queued": 3}}})
     print("ready", flush=True)
     sys.stdin.read()

@@ -41,7 +41,7 @@ async def work(url, notes):
         os.write(notes, (line + "\n").encode())
 
     ledger = await Ledger.open(config(url, budgets=BUDGETS))
-    for orphan in await ledger.orphans():
+    for orphan in await ledger.owners.orphans():
         await ledger.settle_orphan(orphan.session_id, reason="owner was killed")
     note("ready")
 

@@ -55,7 +55,7 @@ async def test_fault_o_no_new_session_while_the_database_is_away_and_usage_is_bo
         assert settlement.cost == Money.parse("0.02")
         await ledger.void("b", reason="never started")
         await ledger.activate("c", provider_session_id="theirs")
-        await ledger.heartbeat()
+        await ledger.owners.heartbeat()
         await ledger.flush()
         assert query(ledger_url, "SELECT COUNT(*) FROM hold WHERE state = 'open'") == [(3,)]
         cable.pulled = False

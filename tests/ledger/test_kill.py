@@ -87,10 +87,10 @@ async def test_kill_9_at_any_moment_loses_no_hold_and_breaks_no_rule(
             break
         time.sleep(0.02)
     assert await ledger.verify() == []
-    for orphan in await ledger.orphans():
+    for orphan in await ledger.owners.orphans():
         await ledger.settle_orphan(orphan.session_id, reason="owner was killed")
     assert await ledger.verify() == []
-    assert await ledger.orphans() == []
+    assert await ledger.owners.orphans() == []
     for one in await due(ledger, most=100_000):
         await ledger.reconciliation.compare(one.session_id, billed(one.session_id))
     again = [

@@ -208,7 +208,7 @@ async def test_the_estimate_and_the_proof_of_a_traffic_bill(ledger_url):
 async def test_a_card_shows_the_price_in_force_and_closing_twice_is_fine(ledger_url):
     ledger = await Ledger.open(config(ledger_url))
     assert ledger.price_card("bb").plan == "bb"
-    await ledger.heartbeat({"queued": 3})
+    await ledger.owners.heartbeat({"queued": 3})
     assert query(ledger_url, "SELECT snapshot FROM process") == [('{"queued": 3}',)]
     await ledger.aclose()
     await ledger.aclose()

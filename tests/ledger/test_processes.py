@@ -20,7 +20,7 @@ async def left_behind(ledger_url):
 
 
 async def _orphans(ledger):
-    return [orphan.session_id for orphan in await ledger.orphans()]
+    return [orphan.session_id for orphan in await ledger.owners.orphans()]
 
 
 async def test_a_living_owner_has_no_orphans(left_behind):
@@ -39,11 +39,11 @@ async def test_a_living_owner_has_no_orphans(left_behind):
 )
 async def test_a_dead_owner_leaves_orphans(ledger_url, left_behind, change):
     tamper(ledger_url, change)
-    (orphan,) = await left_behind.orphans()
+    (orphan,) = await left_behind.owners.orphans()
     assert (orphan.session_id, orphan.provider_session_id) == ("theirs", "p-1")
     assert (orphan.pid, orphan.pid_started, orphan.created_at) == (4, 5.5, NOON)
     await left_behind.settle_orphan("theirs", reason="owner died")
-    assert await left_behind.orphans() == []
+    assert await left_behind.owners.orphans() == []
 
 
 async def test_an_owner_on_another_machine_lives_while_its_heart_beats(ledger_url, left_behind):

@@ -170,7 +170,7 @@ def _known(settings: PoolConfig, session_id: str) -> SessionLine:
 
 async def _take_over(settings: PoolConfig, session_id: str) -> bool:
     async with working(settings) as ledger:
-        for orphan in await ledger.orphans():
+        for orphan in await ledger.owners.orphans():
             if orphan.session_id == session_id:
                 break
         else:

@@ -6,7 +6,6 @@ Prices are worked out here, on the caller's side; every write is an operation th
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +23,15 @@ from tabkeeper.ledger import invariants, processes, registry, schema, sums
 from tabkeeper.ledger.alerting import AlertOutbox
 from tabkeeper.ledger.budgets import Denial
 from tabkeeper.ledger.drift import DriftBook
-from tabkeeper.ledger.engines import is_away, is_memory, parse_url, read_engine, write_engine
+from tabkeeper.ledger.engines import is_memory, parse_url, read_engine, write_engine
 from tabkeeper.ledger.instants import length_us, micros, moment
 from tabkeeper.ledger.limits import apply_budgets
 from tabkeeper.ledger.operations import LedgerOperations
+from tabkeeper.ledger.owners import Owners
 from tabkeeper.ledger.periods import Periods
 from tabkeeper.ledger.prices import Prices, terms
 from tabkeeper.ledger.rates import RateCard, is_free, own_traffic, price
+from tabkeeper.ledger.reading import Reading
 from tabkeeper.ledger.reconcile import Reconciliation
 from tabkeeper.ledger.records import Records
 from tabkeeper.ledger.spool import Spool, abandoned, places_for, prefix_for
@@ -40,7 +41,6 @@ from tabkeeper.ledger.types import (
     Hold,
     HoldRequest,
     LeaseUsage,
-    Orphan,
     Quality,
     SessionUsage,
     Settlement,
@@ -85,6 +85,8 @@ class Ledger:
     """Where providers' state and ours disagreed."""
     records: Records
     """What is on record of sessions and leases."""
+    owners: Owners
+    """Which process lives, and whose sessions are nobody's."""
 
     def __init__(
         self,
@@ -95,25 +97,27 @@ class Ledger:
         reader: Engine,
         engine: Engine,
         inline: bool,
+        process_id: str,
     ) -> None:
-        self.process_id = uuid.uuid4().hex
+        self.process_id = process_id
         self.installation = ""
         self.reader = reader
         self._config = config
         self._clock = clock
         self._writer = writer
         self._engine = engine
-        self._inline = inline
+        self._reading = Reading(reader, inline=inline)
+        self._read = self._reading.read
         self.alerts = AlertOutbox(writer, self._read, clock)
         self.reconciliation = Reconciliation(writer, self._read, clock)
-        self.periods = Periods(writer, self._read, clock, lambda: self.process_id)
+        self.periods = Periods(writer, self._read, clock, process_id)
         self.drift = DriftBook(writer, self._read, clock)
         self.records = Records(self._read, clock)
+        self.owners = Owners(writer, self._read, clock, process_id)
         self._prices = Prices(config.providers)
         self._open: dict[str, _Open] = {}
         self._registered = False
         self._closed = False
-        self._reading: set[asyncio.Future[Any]] = set()
 
     @classmethod
     async def open(
@@ -162,8 +166,8 @@ class Ledger:
             reader=reader,
             engine=engine,
             inline=inline,
+            process_id=owner,
         )
-        ledger.process_id = owner
         try:
             if observe:
                 ledger.installation = await ledger._read(registry.installation)
@@ -189,9 +193,7 @@ class Ledger:
             pass  # The next start finds the process dead by its id.
         finally:
             await self._writer.stop()
-            while self._reading:
-                await asyncio.wait(self._reading)
-            self.reader.dispose()
+            await self._reading.aclose()
             self._engine.dispose()
 
     async def hold(self, ask: HoldRequest) -> Hold:
@@ -355,42 +357,6 @@ class Ledger:
         except LedgerUnavailableError:
             return
 
-    async def heartbeat(
-        self,
-        snapshot: Mapping[str, object] | None = None,
-        sessions: Sequence[tuple[str, str, int]] = (),
-    ) -> None:
-        """Tell other processes that this one lives, and what its queue looks like; call it every few seconds.
-
-        Args:
-            snapshot: figures of the pool, plain enough for JSON.
-            sessions: id, state and number of uses of each open session of this process.
-        """
-        operation = {
-            "op": "heartbeat",
-            "process_id": self.process_id,
-            "snapshot": None if snapshot is None else json.dumps(snapshot, default=str),
-            "sessions": [{"id": id_, "state": state, "uses": uses} for id_, state, uses in sessions],
-            "at": self._now(),
-        }
-        try:
-            await self._writer.do(operation, keep=False)
-        except LedgerUnavailableError:
-            return
-
-    async def orphans(self) -> list[Orphan]:
-        """Find sessions that never ended but whose owning process did."""
-        now = self._now()
-        return await self._read(lambda c: processes.orphans(c, self.process_id, now))
-
-    async def claim(self, orphan: Orphan) -> bool:
-        """Take over a session of a dead process, so that nobody else does; False if somebody has."""
-        return bool(
-            await self._writer.call(
-                lambda tx: processes.claim(tx, orphan.session_id, old=orphan.owner, new=self.process_id)
-            )
-        )
-
     async def take_over(self, session_id: str) -> TakenOver | None:
         """Go on with a running session that another process began, and has no more; None if it is over.
 
@@ -484,18 +450,9 @@ class Ledger:
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Read in a thread. It cannot be cancelled, so the ledger's end waits for it, whoever has left meanwhile."""
-        reading = asyncio.ensure_future(asyncio.to_thread(work))
-        self._reading.add(reading)
-        reading.add_done_callback(self._has_read)
-        return await asyncio.shield(reading)
+        return await self._reading.in_thread(work)
 
     # -- inside ------------------------------------------------------------------------------------------
-
-    def _has_read(self, reading: asyncio.Future[Any]) -> None:
-        self._reading.discard(reading)
-        if self._closed and not self._reading:
-            # Who reads after the end opened a connection that nobody else would close.
-            self.reader.dispose()
 
     async def _move_in(self, installation: str) -> None:
         now = self._clock.now()
@@ -550,20 +507,6 @@ class Ledger:
             idle=Money(outcome.idle_n),
             rounding=Money(outcome.rounding_n),
         )
-
-    async def _read(self, query: Callable[[Any], T]) -> T:
-        def run() -> T:
-            try:
-                with self.reader.connect() as connection:
-                    return query(connection)
-            except Exception as error:
-                if is_away(error):
-                    raise LedgerUnavailableError(
-                        f"the ledger's database is away: {schema.reason(error)}"
-                    ) from error
-                raise
-
-        return run() if self._inline else await self.in_thread(run)
 
     def _now(self) -> int:
         return micros(self._clock.now())

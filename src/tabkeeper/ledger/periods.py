@@ -7,7 +7,7 @@ its own whose platform is `UNATTRIBUTED`; asked again, that row is adjusted to w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -68,7 +68,7 @@ class OnlyLookingAtPeriod(Exception):  # noqa: N818 - no error: it undoes what w
 class Periods:
     """The totals of periods; get it as ``ledger.periods``."""
 
-    def __init__(self, writer: Writer, read: Reads, clock: Clock, process_id: Callable[[], str]) -> None:
+    def __init__(self, writer: Writer, read: Reads, clock: Clock, process_id: str) -> None:
         self._writer = writer
         self._read = read
         self._clock = clock
@@ -135,7 +135,7 @@ class Periods:
             "proxy_bytes": figures.proxy_bytes,
             "cost_n": None if figures.cost is None else figures.cost.nanos,
             "reading": None if reading is None else [reading.seconds_us, reading.proxy_bytes],
-            "process_id": self._process_id(),
+            "process_id": self._process_id,
             "dry_run": dry_run,
             "at": micros(self._clock.now()),
         }

@@ -137,7 +137,7 @@ class Jobs:
 
     async def heartbeat(self) -> None:
         """Say that this process lives, and what its pool is doing."""
-        await self._ledger.heartbeat(self._stats().model_dump(mode="json"), self._sessions())
+        await self._ledger.owners.heartbeat(self._stats().model_dump(mode="json"), self._sessions())
         await self._profiles.refresh()
 
     async def recover(self) -> None:

@@ -35,7 +35,7 @@ async def recover(
     clock = clock or SystemClock()
     done: list[Orphan] = []
     by_provider: dict[str, list[Orphan]] = {}
-    for orphan in await ledger.orphans():
+    for orphan in await ledger.owners.orphans():
         if not skip(orphan.session_id):
             by_provider.setdefault(orphan.provider, []).append(orphan)
     for name, orphans in by_provider.items():
@@ -55,7 +55,7 @@ async def recover(
                 if take is None:
                     if await pay(debt, provider, ledger, clock, patience=PATIENCE):
                         done.append(orphan)
-                elif await ledger.claim(orphan):
+                elif await ledger.owners.claim(orphan):
                     take(debt)
     return done
 
