@@ -25,7 +25,7 @@ async def served(folder, *, open_=False):
             "pool": {"max_sessions": 2, "keep": "fixed"},
             "platforms": {"web": {}, "shop": {"max_sessions": 1}},
             "providers": {"local": {"kind": "local", "rates": {"per_hour": "1.00", "per_session": "0.001"}}},
-            "budgets": [{"name": "daily", "limit": "5.00"}],
+            "budgets": [{"name": "daily", "limit": "5.00", "thresholds": [0.001]}],
         }
     )
     provider = LocalProvider(
@@ -54,6 +54,10 @@ COLOURS = """() => Object.fromEntries(['page', 'card', 'ink', 'dim', 'accent', '
     const value = getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim();
     return [name, value.length === 4 ? '#' + [...value.slice(1)].map((c) => c + c).join('') : value];
 }))"""
+
+
+STICKS_OUT = """() => ['body', '.card', '.tile'].flatMap((name) => [...document.querySelectorAll(name)])
+    .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent.slice(0, 40))"""
 
 
 async def test_figures_on_the_page_equal_those_of_the_api_and_a_keyboard_is_enough(tmp_path, caplog):
@@ -124,6 +128,16 @@ async def test_figures_on_the_page_equal_those_of_the_api_and_a_keyboard_is_enou
             assert all(f"${one['amount']}" in booked for one in story["bookings"])
             assert f"lease {ended['id']}" in await page.inner_text("#leases tbody")
 
+            await page.get_by_role("link", name="Alerts").click()
+            await page.wait_for_selector("#alerts tbody td:has-text('has reached')")
+            alerts = (await http.get("/alerts")).json()
+            shown = await page.inner_text("#alerts tbody")
+            assert all(one["text"] in shown for one in alerts)
+            assert (
+                await page.get_by_role("table", name="Latest alerts").get_by_role("row").count()
+                == len(alerts) + 1
+            )
+
             for scheme in ("light", "dark"):
                 await page.emulate_media(color_scheme=scheme)
                 found = await page.evaluate(COLOURS)
@@ -131,7 +145,13 @@ async def test_figures_on_the_page_equal_those_of_the_api_and_a_keyboard_is_enou
                     assert contrast(found[ink], found["card"]) >= 4.5, (scheme, ink)
                     assert contrast(found[ink], found["page"]) >= 4.5, (scheme, ink)
             await page.set_viewport_size({"width": 390, "height": 844})
-            assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+            for name in ("Now", "Money", "History", "Alerts"):
+                await page.get_by_role("link", name=name).click()
+                await page.wait_for_selector(f"#page-{name.lower()}:not([hidden]) tbody tr", state="attached")
+                assert await page.evaluate(STICKS_OUT) == []
+            await page.get_by_role("link", name="Now").click()
+            row = page.get_by_role("table", name="Open sessions").get_by_role("row").nth(1)
+            assert "leased" in await row.get_by_role("cell").nth(4).inner_text()
 
             await page.get_by_role("button", name="Log out").click()
             await page.wait_for_selector("#page-login:not([hidden])")

@@ -10,7 +10,7 @@ from .world import ACME, LOOKER, MAIN, house
 
 MONEY = {
     "rates": {"per_hour": "1.00", "per_session": "0.01"},
-    "budgets": [{"name": "daily", "limit": "5.00"}],
+    "budgets": [{"name": "daily", "limit": "5.00", "thresholds": [0.001]}],
 }
 
 
@@ -58,6 +58,10 @@ def test_budgets_reports_history_and_stories_are_those_of_the_books():
             assert told["leases"][0]["place"] == f"client 'main', lease {lease['id']}"
             assert [one["kind"] for one in told["bookings"]] == ["hold", "settle"]
             assert told["bookings"][1]["amount"] == told["cost"] == ended["cost"]
+            assert float(told["bookings"][0]["held"]) > float(ended["cost"])
+            for alert in (await http.get("/alerts")).json():
+                assert (alert["severity"], alert["title"]) == ("warning", "Budget threshold reached")
+                assert alert["text"].startswith("budget 'daily' has reached 0.1 %: $"), alert
             assert (await http.get("/sessions/nobody/story")).status_code == 404
             assert (await http.get("/sessions/nobody")).status_code == 404
 

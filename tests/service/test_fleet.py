@@ -29,11 +29,17 @@ async def test_sessions_queue_and_jobs_of_all_processes_are_told_by_each(postgre
     ):
         here, there = f.pools
         http.headers["Authorization"] = f"Bearer {LOOKER}"
+        for _ in range(2):
+            async with there.get_session("web", timeout=600):
+                pass
         lease = await there.get_session("web", timeout=600)
         waits = asyncio.ensure_future(there.get_session("web", tenant="acme", priority=7, timeout=600))
         await until(lambda: len(here.waiting()) == 1)
         await there.run_job("heartbeat")
-        told = (await http.get("/fleet")).json()
+        await here.run_job("metrics")
+        async with asyncio.timeout(60):
+            while (told := (await http.get("/fleet")).json())["reuse"]["leases"] < 2:
+                await asyncio.sleep(0.1)
         mine, other = told["members"]
         assert (mine["is_this"], other["is_this"]) == (True, False)
         assert (mine["sessions"], other["sessions"], other["leased"], other["waiting"]) == (0, 1, 1, 1)
@@ -44,6 +50,10 @@ async def test_sessions_queue_and_jobs_of_all_processes_are_told_by_each(postgre
         assert (told["queue"][0]["tenant"], told["queue"][0]["priority"]) == ("acme", 7)
         limits = {one["kind"]: (one["used"], one["most"]) for one in told["limits"]}
         assert limits["pool"] == (1, 1)
+        assert (told["reuse"]["leases"], told["reuse"]["reused"], told["reuse"]["reuse_rate"]) == (2, 1, 0.5)
+        assert (told["providers"]["far"]["state"], told["providers"]["far"]["sessions"]) == ("closed", 1)
+        minute = (await http.get("/samples")).json()[-1]
+        assert (minute["leased"], minute["whole"]["leased"], minute["whole"]["queued"]) == (0, 1, 1)
         assert other["heard_at"]
         assert other["jobs"]["heartbeat"]["every_seconds"] > 0
         assert (await http.get("/now")).json()["open_sessions"] == []  # of its own it has none
@@ -58,6 +68,12 @@ async def test_sessions_queue_and_jobs_of_all_processes_are_told_by_each(postgre
         await page.wait_for_selector(f"#sessions tbody tr:has-text('{lease.session_id}')")
         assert await page.text_content('[data-fig="capacity"]') == "1/1"
         assert await page.text_content('[data-fig="queued"]') == "1"
+        assert await page.text_content('[data-fig="reuse"]') == "50 %"
+        assert await page.text_content('[data-fig="leases"]') == "2"
+        assert await page.text_content("#leases-of") == "leases of the last hour"
+        assert (await page.inner_text("#providers tbody")).split()[:4] == ["far", "closed", "(well)", "1/1"]
+        label = await page.get_attribute("#hour .picture", "aria-label")
+        assert label == "The last hour; now 1 leased, 0 idle, 1 waiting"
         assert other["name"] in await page.inner_text("#sessions tbody")
         assert "acme" in await page.inner_text("#queue tbody")
         assert await page.locator("#processes tbody tr").count() == 2

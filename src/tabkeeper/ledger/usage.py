@@ -31,6 +31,22 @@ class UsedLease(NamedTuple):
     released_at: int
 
 
+MOST_COUNTED = 20_000
+"""Leases over which reuse is told at most; more would not change the share."""
+
+
+class Reuse(NamedTuple):
+    """How many leases there were, and how many of them found a session that was there already."""
+
+    leases: int
+    reused: int
+
+    @property
+    def share(self) -> float:
+        """0..1; 0 without leases."""
+        return self.reused / self.leases if self.leases else 0.0
+
+
 class Readied(NamedTuple):
     """A session that became ready."""
 
@@ -50,6 +66,18 @@ def latest_leases(connection: Connection, since: datetime) -> list[UsedLease]:
         {"since": micros(since), "most": MOST_REPLAYED},
     ).all()
     return [UsedLease(*row) for row in reversed(rows)]
+
+
+def reuse_since(connection: Connection, since: datetime) -> Reuse:
+    """Count the newest leases that were granted since an instant and are over."""
+    row = connection.execute(
+        text(
+            "SELECT COUNT(*) AS leases, COALESCE(SUM(is_new), 0) AS fresh FROM (SELECT is_new FROM lease "
+            "WHERE granted_at >= :since ORDER BY granted_at DESC LIMIT :most) AS newest"
+        ),
+        {"since": micros(since), "most": MOST_COUNTED},
+    ).one()
+    return Reuse(row.leases, row.leases - int(row.fresh))
 
 
 def latest_creations(connection: Connection, since: datetime) -> list[Readied]:

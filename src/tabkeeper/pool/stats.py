@@ -184,9 +184,22 @@ class RouteStats(Frozen):
     """Dollars as text; None if nobody knows. Empty with ``ordered``."""
 
 
-class PoolStats(Frozen):
-    """Sessions and requests of the whole pool; counters run from the pool's start.
+class WholeStats(Frozen):
+    """Sessions and requests of all processes that share the pool; of a pool of one process, its own."""
 
+    sessions: int = 0
+    idle: int = 0
+    leased: int = 0
+    creating: int = 0
+    unhealthy: int = 0
+    ending: int = 0
+    queued: int = 0
+
+
+class PoolStats(Frozen):
+    """Sessions and requests of the pool; counters run from the pool's start.
+
+    Of a pool that processes share this is what one of them has; `whole` is that of all.
     `reuse_rate` is the share of leases that found a session already there.
     """
 
@@ -220,6 +233,7 @@ class PoolStats(Frozen):
     tenants: dict[str, int]
     profiles: ProfileStats
     average_age_seconds: float = 0.0
+    whole: WholeStats = WholeStats()
     errors: dict[str, int] = {}
     """Operations in `Lease.use` that failed, by kind: timeout, network, other."""
     health: HealthStats = HealthStats()

@@ -12,7 +12,6 @@ from tabkeeper.money import ZERO, Money
 from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.health import MB
 from tabkeeper.pool.kept import kept
-from tabkeeper.pool.lanes import ProviderView
 from tabkeeper.pool.model import ENDING, NEVER, Request, Session, State
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.pool.stats import (
@@ -25,10 +24,10 @@ from tabkeeper.pool.stats import (
     PlatformStats,
     PoolStats,
     PrewarmStats,
-    ProviderStats,
     RouteStats,
     SessionStats,
 )
+from tabkeeper.pool.tally import provider_stats, whole_stats
 from tabkeeper.pool.view import View
 from tabkeeper.profiles.figures import ProfileStats
 from tabkeeper.reports.standing import Standing
@@ -122,6 +121,7 @@ def take_stats(
         ending=states[State.DRAINING] + states[State.LOST],
         queued=len(waiting),
         max_queued=view.rules.max_queued,
+        whole=whole_stats(view),
         leases=counts.leases,
         reused=counts.reused,
         refused=counts.refused,
@@ -137,7 +137,7 @@ def take_stats(
         mean_wait_seconds=counts.waited / counts.leases if counts.leases else 0.0,
         platforms={name: PlatformStats(**row) for name, row in platforms.items()},
         providers={name: provider.sessions for name, provider in view.providers.items()},
-        accounts={name: _account(provider, now) for name, provider in view.providers.items()},
+        accounts={name: provider_stats(provider, now) for name, provider in view.providers.items()},
         routes={name: _route(view, name, now) for name in view.rules.platforms},
         profiles=profiles,
         tenants=dict(Counter(one.covers.tenant for one in mine if one.state is State.LEASED and one.covers)),
@@ -177,20 +177,6 @@ def take_stats(
         ),
         alerts=dict(books.alerts),
         open_sessions=tuple(session_stats(running, clock) for running in sessions.running.values()),
-    )
-
-
-def _account(provider: ProviderView, now: Instant) -> ProviderStats:
-    gate = provider.gate
-    left = gate.free_at - now
-    return ProviderStats(
-        state=gate.breaker.state(now),
-        sessions=provider.sessions,
-        max_sessions=provider.limit,
-        learnt_max_sessions=gate.ceiling.learnt,
-        creates_per_minute=gate.pace.per_minute,
-        retry_in=round(max(0.0, left), 3) if left < NEVER else 0.0,
-        last_error=gate.last_error,
     )
 
 

@@ -12,7 +12,7 @@ from tabkeeper.config import AlertSettings
 from tabkeeper.ledger.alerting import AlertOutbox
 from tabkeeper.pool.counts import Counts
 from tabkeeper.pool.model import Request
-from tabkeeper.pool.stats import Frozen, PoolStats
+from tabkeeper.pool.stats import Frozen, PoolStats, WholeStats
 from tabkeeper.reports.books import Books
 
 EVERY = 60.0
@@ -21,7 +21,10 @@ _KEPT = 60
 
 
 class PoolSample(Frozen):
-    """The pool at one minute; `longest_wait_seconds` is that of the minute before."""
+    """The pool at one minute; `longest_wait_seconds` is that of the minute before.
+
+    Of a pool that processes share this is what one of them has; `whole` is that of all.
+    """
 
     at: datetime
     sessions: int
@@ -33,6 +36,7 @@ class PoolSample(Frozen):
     creations: int
     creations_failed: int
     longest_wait_seconds: float
+    whole: WholeStats
 
 
 class Watch:
@@ -74,6 +78,7 @@ class Watch:
             creations=stats.creations,
             creations_failed=stats.creations_failed,
             longest_wait_seconds=longest,
+            whole=stats.whole,
         )
         self.samples.append(sample)
         self._window.append(

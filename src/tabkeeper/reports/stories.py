@@ -1,4 +1,4 @@
-"""What happened, for people who look: sessions that ended last, one session's whole story, the latest alerts."""
+"""What happened, for people who look: sessions that ended last, and one session's whole story."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from tabkeeper.ledger import alerting
 from tabkeeper.ledger.histories import SessionHistory, history
 from tabkeeper.ledger.instants import moment
 from tabkeeper.money import ZERO, Money
@@ -71,6 +70,9 @@ class Booking(Part):
     quality: str
     reason: str
     amount: Amount
+    """What is booked; a hold books nothing."""
+    held: Amount
+    """What a hold sets aside until the session is settled."""
     lines: Mapping[str, Amount]
     """What it is made of: fee, time, traffic and so on."""
 
@@ -94,19 +96,6 @@ class SessionStory(Part):
     changes: tuple[Change, ...]
     leases: tuple[PastLease, ...]
     bookings: tuple[Booking, ...]
-
-
-class AlertTold(Part):
-    """One alert, and how far it has come."""
-
-    id: int
-    kind: str
-    at: datetime
-    detail: str
-    budget: str | None
-    session_id: str | None
-    delivered: Mapping[str, str]
-    """By channel: pending, delivered or dead."""
 
 
 def ended_sessions(engine: Engine, most: int) -> list[EndedSession]:
@@ -142,23 +131,6 @@ def session_story(engine: Engine, session_id: str) -> SessionStory | None:
     with snapshot(engine) as connection:
         found = history(connection, session_id)
         return None if found is None else _story(connection, found)
-
-
-def recent_alerts(engine: Engine, most: int) -> list[AlertTold]:
-    """Return the latest alerts, newest first."""
-    with engine.connect() as connection:
-        return [
-            AlertTold(
-                id=event.id,
-                kind=event.kind,
-                at=event.at,
-                detail=event.detail,
-                budget=event.budget,
-                session_id=event.session_id,
-                delivered={one.channel: one.state for one in deliveries},
-            )
-            for event, deliveries in alerting.recent(connection, most)
-        ]
 
 
 def _story(connection: Connection, found: SessionHistory) -> SessionStory:
@@ -219,7 +191,9 @@ def _bookings(connection: Connection, values: Mapping[str, Any]) -> tuple[Bookin
         lines.setdefault(row.entry_id, {})[row.kind] = Money(row.amount_n)
     entries = connection.execute(
         text(
-            "SELECT id, kind, amount_n, recorded_at, quality, reason FROM entry WHERE session_id = :id ORDER BY id"
+            "SELECT e.id, e.kind, e.amount_n, e.recorded_at, e.quality, e.reason, h.amount_n AS held_n FROM entry e "
+            "LEFT JOIN hold h ON h.session_id = e.session_id AND e.kind = 'hold' "
+            "WHERE e.session_id = :id ORDER BY e.id"
         ),
         values,
     )
@@ -230,6 +204,7 @@ def _bookings(connection: Connection, values: Mapping[str, Any]) -> tuple[Bookin
             quality=row.quality,
             reason=row.reason,
             amount=Money(row.amount_n),
+            held=Money(row.held_n or 0),
             lines=lines.get(row.id, {}),
         )
         for row in entries

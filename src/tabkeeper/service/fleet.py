@@ -6,18 +6,22 @@ Sessions, queue and limits are as exact as what the processes themselves know; j
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from tabkeeper.ledger.boardread import read_boards
+from tabkeeper.ledger.instants import moment
 from tabkeeper.ledger.processes import Heard, heard
+from tabkeeper.ledger.usage import MOST_COUNTED, reuse_since
 from tabkeeper.pool.shared.whole import LimitStats, MemberStats, SharedSessionStats, shared_pools
+from tabkeeper.pool.stats import ProviderStats
 from tabkeeper.pool.waiting import WaitingStats
 from tabkeeper.service.models import JobNow, Told
 
 _QUEUE = 100
+_LATELY = timedelta(hours=1)
 
 
 class MemberNow(Told):
@@ -36,6 +40,18 @@ class MemberNow(Told):
     jobs: Mapping[str, JobNow]
 
 
+class ReuseNow(Told):
+    """How often leases of the last hour found a session that was there already, by the usage log."""
+
+    since: datetime
+    leases: int = Field(
+        description=f"Leases begun since then that are over; the newest {MOST_COUNTED:,} at most, those of all "
+        "pools that use this ledger."
+    )
+    reused: int
+    reuse_rate: float
+
+
 class FleetNow(Told):
     """The whole pool at this moment."""
 
@@ -47,6 +63,10 @@ class FleetNow(Told):
     queued: int
     queue: tuple[WaitingStats, ...] = Field(description="The first hundred; their place is their process.")
     limits: tuple[LimitStats, ...]
+    providers: Mapping[str, ProviderStats] = Field(
+        description="Breakers, paces and limits that hold for all."
+    )
+    reuse: ReuseNow
 
 
 def fleet_of(process_id: str) -> Callable[[Any], FleetNow | None]:
@@ -58,20 +78,25 @@ def fleet_of(process_id: str) -> Callable[[Any], FleetNow | None]:
     def query(engine: Any) -> FleetNow | None:
         with engine.connect() as connection:
             boards = read_boards(connection)
+            ours = [one for one in boards if any(member.process_id == process_id for member in one.members)]
+            if not ours:
+                return None
             last = heard(connection)
-        ours = [one for one in boards if any(member.process_id == process_id for member in one.members)]
-        for found in shared_pools(ours):
-            return FleetNow(
-                name=found.name,
-                at=found.at,
-                unread=found.unread,
-                members=tuple(_member(one, last.get(one.process_id), process_id) for one in found.members),
-                sessions=found.sessions,
-                queued=len(found.waiting),
-                queue=found.waiting[:_QUEUE],
-                limits=found.limits,
-            )
-        return None
+            since = moment(ours[0].now) - _LATELY
+            reuse = reuse_since(connection, since)
+        found = shared_pools(ours)[0]
+        return FleetNow(
+            name=found.name,
+            at=found.at,
+            unread=found.unread,
+            members=tuple(_member(one, last.get(one.process_id), process_id) for one in found.members),
+            sessions=found.sessions,
+            queued=len(found.waiting),
+            queue=found.waiting[:_QUEUE],
+            limits=found.limits,
+            providers=found.providers,
+            reuse=ReuseNow(since=since, leases=reuse.leases, reused=reuse.reused, reuse_rate=reuse.share),
+        )
 
     return query
 

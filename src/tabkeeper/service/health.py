@@ -28,9 +28,7 @@ async def health(rooms: Rooms) -> HealthAnswer:
         f"provider {name!r} is left alone" for name, one in stats.accounts.items() if one.state != "closed"
     ]
     minor += [f"job {name!r}: {job.last_result}" for name, job in jobs.items() if not job.ok]
-    # Of a pool that processes share, providers count the sessions of all of them.
-    taken = max(stats.sessions, sum(one.sessions for one in stats.accounts.values()))
-    full = f"{taken}/{stats.max_sessions}"
+    full = f"{stats.whole.sessions}/{stats.max_sessions}"
     return HealthAnswer(
         status="unavailable" if fatal else "degraded" if minor else "ok",
         version=__version__,

@@ -13,14 +13,13 @@ from tabkeeper.reports.html.page import render_html
 from tabkeeper.reports.render_csv import render_csv
 from tabkeeper.reports.report import BudgetFigures, CostReport
 from tabkeeper.reports.stories import (
-    AlertTold,
     EndedSession,
     SessionStory,
     ended_sessions,
-    recent_alerts,
     session_story,
 )
 from tabkeeper.service.access import DOCUMENTED, AnyRooms, Rooms, answers, need
+from tabkeeper.service.alerts import AlertTold, recent_alerts
 from tabkeeper.service.problems import ProblemError
 from tabkeeper.service.sessions import SessionId
 

@@ -12,10 +12,10 @@ from datetime import datetime
 
 from tabkeeper.clock import Clock, Instant
 from tabkeeper.pool.pool import SessionPool
-from tabkeeper.pool.stats import ProviderStats
+from tabkeeper.pool.stats import ProviderStats, WholeStats
 from tabkeeper.pool.waiting import WaitingStats
 from tabkeeper.reports.report import BudgetFigures, CostReport
-from tabkeeper.reports.stories import AlertTold, recent_alerts
+from tabkeeper.service.alerts import AlertTold, recent_alerts
 from tabkeeper.service.fleet import FleetNow, fleet_of
 from tabkeeper.service.models import JobNow, SessionAnswer, Told
 from tabkeeper.service.problems import ProblemError
@@ -49,6 +49,8 @@ class Now(Told):
     reuse_rate: float
     utilisation: float
     mean_wait_seconds: float
+    whole: WholeStats
+    """The same counts for all processes that share the pool."""
     open_sessions: tuple[SessionAnswer, ...]
     queue: tuple[WaitingStats, ...]
     """The first hundred of those who wait."""
@@ -202,4 +204,5 @@ _PLAIN = (
     "max_queued",
     "leases",
     "mean_wait_seconds",
+    "whole",
 )

@@ -6,7 +6,7 @@ can be read by anybody who reaches the database.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from tabkeeper.clock import Instant
@@ -16,8 +16,9 @@ from tabkeeper.pool.model import NEVER, Rules, Session, State
 from tabkeeper.pool.shared import snapshot
 from tabkeeper.pool.shared.entries import entry_from
 from tabkeeper.pool.shared.replica import Replica
-from tabkeeper.pool.stats import Frozen
+from tabkeeper.pool.stats import Frozen, ProviderStats
 from tabkeeper.pool.sweeper import label_prefix
+from tabkeeper.pool.tally import provider_stats
 from tabkeeper.pool.view import View
 from tabkeeper.pool.waiting import WaitingStats, waiting
 
@@ -92,6 +93,8 @@ class SharedPoolStats(Frozen):
     waiting: tuple[WaitingStats, ...] = ()
     """In the order of their arrival; `place` is the process whose caller it is."""
     limits: tuple[LimitStats, ...] = ()
+    providers: Mapping[str, ProviderStats] = {}
+    """What one process learns of a provider holds for all."""
     unread: str = ""
     """Why sessions, queue and limits are not known; empty if they are."""
 
@@ -132,6 +135,7 @@ def _pool(rows: BoardRows) -> SharedPoolStats:
         sessions=tuple(_session(one, names.get(one.home, "?"), now) for one in held),
         waiting=tuple(waiting(view, lambda number: names.get(view.requests[number].home, "?"), now)),
         limits=tuple(_limits(view)),
+        providers={name: provider_stats(one, now) for name, one in view.providers.items()},
     )
 
 

@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const state = { now: null, money: null, fleet: null, source: null, page: "", charts: {}, alertsSeen: null };
+const state = { days: null, now: null, money: null, fleet: null, source: null, page: "", charts: {}, alertsSeen: null };
 
 // ── small things ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -44,12 +44,16 @@ const until = (text, now) => (text ? `in ${span((new Date(text) - new Date(now))
 const pill = (word) => ({ pill: word });
 const sessionLink = (id) => ({ link: `#session/${id}`, text: id });
 
-// A table keeps its rows from one look to the next, so that focus and selection stay where they are.
+// A table keeps its rows from one look to the next, so that focus and selection stay where they are. On a phone a wide
+// one is laid out row by row (see the styles), which would take its roles away; so they are said.
 function fill(table, columns, rows, nothing) {
   if (!table.tHead) {
+    table.classList.toggle("wide", columns.length > 3);
+    table.setAttribute("role", "table");
     const head = table.createTHead().insertRow();
-    for (const [title, kind] of columns) head.append(el("th", { scope: "col", class: kind || "" }, title));
-    table.append(el("tbody"));
+    head.setAttribute("role", "row");
+    for (const [title, kind] of columns) head.append(el("th", { scope: "col", role: "columnheader", class: kind || "" }, title));
+    table.append(el("tbody", { role: "rowgroup" }));
   }
   const body = table.tBodies[0];
   const known = new Map([...body.rows].map((row) => [row.dataset.key, row]));
@@ -57,11 +61,11 @@ function fill(table, columns, rows, nothing) {
   for (const { key, cells } of rows.length ? rows : [{ key: "", cells: null }]) {
     let row = known.get(String(key));
     if (!row) {
-      row = el("tr", { "data-key": String(key) });
+      row = el("tr", { "data-key": String(key), role: "row" });
       if (cells === null) {
         row.className = "empty";
-        row.append(el("td", { colspan: columns.length }, nothing));
-      } else for (const [, kind] of columns) row.append(el("td", { class: kind || "" }));
+        row.append(el("td", { colspan: columns.length, role: "cell" }, nothing));
+      } else for (const [title, kind] of columns) row.append(el("td", { class: kind || "", role: "cell", "data-label": title }));
     }
     known.delete(String(key));
     if (body.rows[place] !== row) body.insertBefore(row, body.rows[place] || null);
@@ -69,6 +73,14 @@ function fill(table, columns, rows, nothing) {
     (cells || []).forEach((cell, i) => put(row.cells[i], cell));
   }
   for (const row of known.values()) row.remove();
+  reach(table.closest(".card"));
+}
+// What is wider than its card can be scrolled by keyboard, too.
+function reach(card) {
+  if (!card) return;
+  if (card.scrollWidth <= card.clientWidth + 1) { for (const name of ["tabindex", "role", "aria-label"]) card.removeAttribute(name); return; }
+  const name = card.querySelector("caption, h3");
+  for (const [key, value] of [["tabindex", "0"], ["role", "group"], ["aria-label", name ? name.textContent : ""]]) card.setAttribute(key, value);
 }
 function put(node, cell) {
   const said = JSON.stringify(cell ?? "");
@@ -131,16 +143,13 @@ function connect() {
 
 const STATES = ["leased", "idle", "creating", "unhealthy", "ending"];
 
-// Of a pool that processes share, all of it: its sessions, its queue, its limit; with what only this process knows of its own.
+// Of a pool that processes share, all of it; with what only this process knows of its own sessions.
 function whole(now, fleet) {
-  const all = { ...now, of_fleet: false };
+  const all = { ...now, ...now.whole, capacity: `${now.whole.sessions}/${now.max_sessions}`, of_fleet: false, reuse: now };
   if (!fleet || fleet.unread) return all;
   const own = new Map(now.open_sessions.map((one) => [one.id, one]));
-  const limit = fleet.limits.find((one) => one.kind === "pool");
-  const counts = Object.fromEntries(STATES.map((name) => [name, 0]));
-  for (const one of fleet.sessions) counts[one.state in counts ? one.state : "ending"] += 1;
-  return { ...all, ...counts, of_fleet: true, sessions: limit.used, max_sessions: limit.most, capacity: `${limit.used}/${limit.most}`,
-    queued: fleet.queued, queue: fleet.queue, open_sessions: fleet.sessions.map((one) => ({ ...own.get(one.id), ...one })) };
+  return { ...all, of_fleet: true, providers: fleet.providers, reuse: fleet.reuse, queue: fleet.queue,
+    open_sessions: fleet.sessions.map((one) => ({ ...own.get(one.id), ...one })) };
 }
 // Columns are those of the first time; where they change, the table is begun anew.
 function shape(table, kind) {
@@ -157,8 +166,9 @@ function onNow(told) {
   const wide = now.of_fleet ? "fleet" : "";
   show("capacity", now.capacity);
   show("queued", String(now.queued));
-  show("leases", String(now.leases));
-  show("reuse", share(now.reuse_rate));
+  show("leases", String(now.reuse.leases));
+  show("reuse", now.reuse.leases ? share(now.reuse.reuse_rate) : "–");
+  setText(byId("leases-of"), now.of_fleet ? "leases of the last hour" : "leases since it began");
   setText(byId("longest"), now.queue.length ? `longest for ${span(now.queue[0].waited_seconds)}` : "nobody waits");
   const parts = STATES.filter((name) => now[name] > 0).map((name) => [name, now[name]]);
   meter(byId("places"), parts.map(([name, n]) => [name, n / now.max_sessions]));
@@ -188,7 +198,6 @@ function onNow(told) {
       name, one.state === "closed" ? "closed (well)" : one.state, `${one.sessions}/${one.max_sessions}`,
       sign(one.retry_in > 0, `in ${span(one.retry_in)}`), one.last_error] })), "No provider.");
   byId("fleet").hidden = !fleet;
-  for (const one of document.querySelectorAll(".of-this")) one.hidden = !fleet;
   if (fleet) showProcesses(fleet);
   const jobs = fleet ? fleet.members.flatMap((member) => Object.entries(member.is_this ? now.jobs : member.jobs)
     .filter(([, one]) => one.runs > 0).map((job) => [member, ...job]))
@@ -241,7 +250,7 @@ function onMoney(money) {
       day[name].map((one) => ({ key: one.name, cells: [one.name, dollars(one.cost), String(one.sessions), String(one.leases), dollars(one.idle)] })),
       "Nothing was spent.");
   }
-  fill(byId("waste-table"), [["What"], ["Cost", "n"]], [
+  fill(byId("waste-table"), [["What", "long"], ["Cost", "n"]], [
     { key: "idle", cells: ["No lease used it", dollars(day.totals.idle)] },
     { key: "rounding", cells: ["Billing steps and minimums", dollars(day.totals.rounding)] },
     { key: "failed", cells: ["Leases and sessions that failed", dollars(day.totals.failed)] }], "");
@@ -299,11 +308,12 @@ function mark(bar, part) {
 
 function showAlerts(alerts) {
   const latest = alerts.length ? alerts[0].id : 0;
-  if (state.alertsSeen !== null && latest > state.alertsSeen) setText(byId("news"), `New alert: ${alerts[0].detail}`);
+  if (state.alertsSeen !== null && latest > state.alertsSeen) setText(byId("news"), `New alert: ${alerts[0].title}: ${alerts[0].text}`);
   state.alertsSeen = latest;
-  fill(byId("alerts"), [["When"], ["Kind"], ["What", "long"], ["Told"]],
-    alerts.map((one) => ({ key: one.id, cells: [clock(one.at), one.kind.replaceAll("_", " "),
-      one.session_id ? { link: `#session/${one.session_id}`, text: one.detail } : one.detail,
+  // A session that was refused never was.
+  const session = (one) => (one.session_id && one.kind !== "denied" ? sessionLink(one.session_id) : "");
+  fill(byId("alerts"), [["When"], ["Severity"], ["Alert", "long"], ["What", "long"], ["Session"], ["Told"]],
+    alerts.map((one) => ({ key: one.id, cells: [clock(one.at), pill(one.severity), one.title, one.text, session(one),
       Object.entries(one.delivered).map(([channel, how]) => `${channel}: ${how}`).join(", ")] })),
     "No alert was raised.");
 }
@@ -313,10 +323,10 @@ async function showHistory() {
     ended.map((one) => ({ key: one.id, cells: [sessionLink(one.id), one.platform, one.provider, one.tenant, clock(one.created_at),
       span((new Date(one.ended_at) - new Date(one.created_at)) / 1000), String(one.uses), dollars(one.cost), dollars(one.idle), one.close_reason || one.state] })),
     "No session has ended yet.");
-  const days = report.trend.days.map((one, i) => [one.label, report.trend.total.costs[i]]);
-  const labels = report.trend.days.map((one) => one.label).filter((_, i) => report.trend.total.costs[i] !== null);
+  state.days = report.trend.days.map((one, i) => [one.label, report.trend.total.costs[i]]).filter(([, cost]) => cost !== null);
+  const labels = state.days.map(([label]) => label);
   linkReports("reports-week", [...labels.map((label) => ["day", label]), ...[...new Set(labels.map((one) => one.slice(0, 7)))].map((one) => ["month", one])]);
-  bars("week", days.filter(([, cost]) => cost !== null), "Cost of the last days");
+  drawWeek();
 }
 async function showSession(id) {
   setText(byId("session-title"), `Session ${id}`);
@@ -328,14 +338,15 @@ async function showSession(id) {
     "Of it idle": dollars(story.idle), Held: dollars(story.held), Uses: String(Math.max(story.uses, story.leases.length)) };
   byId("facts").replaceChildren(...Object.entries(facts).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   fill(byId("leases"), [["Lease"], ["Tenant"], ["Began"], ["Took", "n"], ["Waited", "n"], ["Result"], ["Cost", "n"], ["Bytes", "n"], ["Who", "long"], ["Error", "long"]],
-    story.leases.map((one) => ({ key: one.id, cells: [one.id.slice(id.length), one.tenant, clock(one.granted_at),
+    story.leases.map((one) => ({ key: one.id, cells: [one.id.slice(id.length).replace(/^\./, ""), one.tenant, clock(one.granted_at),
       span((new Date(one.released_at) - new Date(one.granted_at)) / 1000), span(one.waited_seconds), one.outcome, dollars(one.cost),
-      one.bytes.toLocaleString(), one.place, one.error || ""] })), "No lease has ended yet.");
+      one.bytes.toLocaleString(), one.place, one.error || ""] })), story.ended_at ? "It served no lease." : "No lease has ended yet.");
   fill(byId("changes"), [["When"], ["From"], ["To"], ["Why", "long"]],
     story.changes.map((one, i) => ({ key: i, cells: [clock(one.at), one.old, pill(one.new), one.reason] })), "None is noted.");
   fill(byId("bookings"), [["When"], ["Entry"], ["Made of", "long"], ["Amount", "n"]],
     story.bookings.map((one, i) => ({ key: i, cells: [clock(one.at), `${one.kind}${sign(one.quality !== "measured", ` (${one.quality})`)}`,
-      Object.entries(one.lines).map(([kind, amount]) => `${kind} ${dollars(amount)}`).join(", ") || one.reason, dollars(one.amount)] })),
+      sign(one.kind === "hold", `${dollars(one.held)} is set aside`) || Object.entries(one.lines).filter(([, amount]) => Number(amount))
+        .map(([kind, amount]) => `${kind.replaceAll("_", " ")} ${dollars(amount)}`).join(", ") || one.reason, dollars(one.amount)] })),
     "Nothing is booked yet.");
 }
 
@@ -356,9 +367,9 @@ function chart(id, summary, heads, rows, options, data) {
   }
   picture.setAttribute("aria-label", summary);
   if (state.charts[id]) state.charts[id].destroy();
-  const axis = { stroke: colour("dim"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line") } };
+  const axis = { stroke: colour("dim"), font: "12px system-ui, sans-serif", grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line") } };
   options.axes = options.axes.map((one) => ({ ...axis, ...one }));
-  const room = { width: node.clientWidth, height: 190, legend: { show: options.series.length > 2 }, cursor: { y: false } };
+  const room = { width: node.clientWidth, height: 180, legend: { show: options.series.length > 2 }, cursor: { y: false } };
   state.charts[id] = new uPlot({ ...room, ...options }, data, picture);
   fill(node.querySelector("details table"), heads, rows, "Nothing yet.");
 }
@@ -377,6 +388,9 @@ function bars(id, pairs, title) {
 }
 function drawSpend() {
   if (state.money) bars("spend", state.money.day.timeline.map((one) => [one.label, one.cost]), "Spend by hour");
+}
+function drawWeek() {
+  if (state.days) bars("week", state.days, "Cost of the last days");
 }
 const minutes = [];
 function addMinute(now) {
@@ -421,7 +435,7 @@ async function route() {
   try {
     if (page === "now") drawHour();
     if (page === "money") drawSpend();
-    if (page === "history") await showHistory();
+    if (page === "history") { drawWeek(); await showHistory(); }
     if (page === "alerts") showAlerts(await ask("/alerts?limit=200"));
     if (page === "session") await showSession(decodeURIComponent(id || ""));
   } catch (error) {
@@ -436,7 +450,7 @@ async function start() {
       history.replaceState(null, "", "/#now");
       await login(given);
     }
-    for (const one of await ask("/samples")) minutes.push([Math.round(new Date(one.at) / 1000), one.leased, one.idle, one.queued]);
+    for (const one of await ask("/samples")) minutes.push([Math.round(new Date(one.at) / 1000), one.whole.leased, one.whole.idle, one.whole.queued]);
     onNow(await ask("/now"));
     connect();
     byId("logout").hidden = !document.cookie.includes("tabkeeper_logged_in=1");
@@ -462,6 +476,6 @@ byId("login").addEventListener("submit", async (event) => {
 });
 byId("logout").addEventListener("click", async () => { await ask("/logout", { method: "POST" }); toLogin(); });
 addEventListener("hashchange", () => { if (state.page !== "login") route(); });
-addEventListener("resize", () => { drawHour(); drawSpend(); });
+addEventListener("resize", () => { drawHour(); drawSpend(); drawWeek(); document.querySelectorAll(".card").forEach(reach); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawHour(); drawSpend(); route(); });
 start();
