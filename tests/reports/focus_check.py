@@ -29,6 +29,8 @@ def violations(header: Sequence[str], rows: Sequence[Row], version: str) -> list
         ]
     for child, parent, rule in (
         ("SkuPriceId", "SkuId", "SkuPriceId-C-008"),
+        ("SkuPriceId", "SkuPriceDetails", "SkuPriceDetails-C-007"),
+        ("SkuId", "SkuMeter", "SkuMeter-C-006"),
         ("ServiceName", "ServiceCategory", "ServiceName-C-005"),
         ("ServiceName", "ServiceSubcategory", "ServiceName-C-008"),
     ):

@@ -130,6 +130,26 @@ async def test_a_price_of_many_decimals_fits_the_columns_of_parquet(books, tmp_p
     assert row["ListCost"] == row["ListUnitPrice"] * row["PricingQuantity"]
 
 
+async def test_a_sku_is_the_same_on_every_plan_and_its_price_id_at_every_price(books):
+    line = next(line for line in booked(books) if line.kind == "time")
+    names = set()
+    for day, (plan, price) in enumerate(
+        (("acme/small", "0.10"), ("acme/small", "0.12"), ("acme/large", "0.08"))
+    ):
+        parts = (replace(line.price, unit_price=Decimal(price)),)
+        card = replace(line.card, plan=plan, components=parts, effective_from=START + timedelta(days=day))
+        (row,) = csv.DictReader(csv_lines(focus_table([replace(line, card=card)], "1.3")))
+        assert (row["ListUnitPrice"], row["x_RateCardFrom"]) == (
+            price.rstrip("0"),
+            f"2026-10-0{day + 1}T00:00:00Z",
+        )
+        names.add((row["SkuId"], row["SkuPriceId"], row["SkuPriceDetails"]))
+    assert names == {
+        ("acme/time/Hours", "acme/small/time/Hours", '{"x_Plan": "acme/small"}'),
+        ("acme/time/Hours", "acme/large/time/Hours", '{"x_Plan": "acme/large"}'),
+    }
+
+
 async def test_hledger_accepts_the_journal_and_comes_to_the_same_sums(books, tmp_path):
     lines = booked(books)
     file = tmp_path / "books.journal"

@@ -185,6 +185,8 @@ def test_columns_that_are_missing_or_of_another_version_or_out_of_order_are_seen
     ("change", "said"),
     [
         ({"SkuId": "acme/session"}, "SkuPriceId-C-008"),
+        ({"SkuPriceDetails": '{"x_Plan": "other"}'}, "SkuPriceDetails-C-007"),
+        ({"SkuMeter": "Sessions created"}, "SkuMeter-C-006"),
         ({"ServiceCategory": "Networking", "ServiceSubcategory": "Other (Networking)"}, "ServiceName-C-005"),
         ({"ServiceSubcategory": "Serverless Compute"}, "ServiceName-C-008"),
     ],

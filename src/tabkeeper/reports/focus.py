@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Literal, NamedTuple
 
+from tabkeeper.ledger.cards import ALWAYS
 from tabkeeper.ledger.rates import BYTE_KINDS, OWN_PROXY_KIND, SESSION_KIND, TIME_KINDS, Component
 from tabkeeper.ledger.types import OWN_TAGS
 from tabkeeper.ledger.windows import window_bounds
 from tabkeeper.reports.booked import BookedLine
-from tabkeeper.reports.columns import Column, FlatTable, instant_text
+from tabkeeper.reports.columns import Column, FlatTable
 
 FocusVersion = Literal["1.2", "1.3"]
 
@@ -80,6 +81,7 @@ _OWN = (
     Column("x_Platform"),
     Column("x_ProviderSessionId"),
     Column("x_Quality"),
+    Column("x_RateCardFrom", "instant"),
     Column("x_RateCardId", "integer"),
 )
 _SINCE_1_3 = {"HostProviderName", "ServiceProviderName"}
@@ -182,6 +184,7 @@ def _values(line: BookedLine) -> dict[str, Any]:
         "x_Platform": line.platform,
         "x_ProviderSessionId": line.provider_session_id,
         "x_Quality": line.quality,
+        "x_RateCardFrom": None if line.card.effective_from == ALWAYS else line.card.effective_from,
         "x_RateCardId": line.card_id,
     }
     return values | (_unpriced(line) if price is None else _usage(line, price))
@@ -192,6 +195,12 @@ class _Sold(NamedTuple):
     account: str
     service: str
     category: str
+
+
+class _Sku(NamedTuple):
+    id: str
+    price_id: str
+    details: Mapping[str, str] | None
 
 
 def _sold(line: BookedLine) -> _Sold:
@@ -205,9 +214,8 @@ def _usage(line: BookedLine, price: Component) -> dict[str, Any]:
     quantity = (Decimal(line.billed_qty) / price.per_qty).quantize(_unit(price), ROUND_HALF_EVEN)
     cost = price.unit_price * quantity
     consumed, unit = _consumed(line)
-    # What one's own proxies cost is on no provider's price list, so neither its plan nor its fingerprint says anything.
-    own = line.kind == OWN_PROXY_KIND
-    sku = f"{_OWN_PROXIES if own else line.card.plan}/{line.kind}"
+    pricing_unit = _UNITS.get(price.unit, f"{price.unit[:1].upper()}{price.unit[1:]}s")
+    sku = _sku(line, pricing_unit)
     return {
         "ChargeCategory": "Usage",
         "ConsumedQuantity": consumed,
@@ -220,11 +228,11 @@ def _usage(line: BookedLine, price: Component) -> dict[str, Any]:
         "PricingCurrencyContractedUnitPrice": price.unit_price,
         "PricingCurrencyListUnitPrice": price.unit_price,
         "PricingQuantity": quantity,
-        "PricingUnit": _UNITS.get(price.unit, f"{price.unit[:1].upper()}{price.unit[1:]}s"),
-        "SkuId": sku,
+        "PricingUnit": pricing_unit,
+        "SkuId": sku.id,
         "SkuMeter": _meter(line.kind),
-        "SkuPriceDetails": None if own else _details(line),
-        "SkuPriceId": f"{sku}/{price.unit_price if own else line.card.fingerprint[:12]}",
+        "SkuPriceDetails": sku.details,
+        "SkuPriceId": sku.price_id,
     }
 
 
@@ -241,8 +249,15 @@ def _unit(price: Component) -> Decimal:
     return Decimal(1).scaleb(-max(0, min(_PLACES, _SCALE - decimals)))
 
 
-def _details(line: BookedLine) -> Mapping[str, str]:
-    return {"x_EffectiveFrom": instant_text(line.card.effective_from), "x_Plan": line.card.plan}
+def _sku(line: BookedLine, pricing_unit: str) -> _Sku:
+    """What is bought, whatever it costs; and at which of its prices, whatever that is at the time."""
+    if line.kind == OWN_PROXY_KIND:
+        known = f"{_OWN_PROXIES}/{line.kind}/{pricing_unit}"
+        return _Sku(known, known, None)
+    plan = line.card.plan
+    # Plans of one seller differ in price; what differs in more is counted in another unit, as browsers with a GPU are.
+    what = f"{line.kind}/{pricing_unit}"
+    return _Sku(f"{plan.partition('/')[0]}/{what}", f"{plan}/{what}", {"x_Plan": plan})
 
 
 def _consumed(line: BookedLine) -> tuple[Decimal, str]:
