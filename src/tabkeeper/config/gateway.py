@@ -18,11 +18,13 @@ class GatewaySettings(Settings):
         "the only platform if there is one.",
     )
     stall: Duration = Field(
-        timedelta(seconds=60), description="A client that reads nothing for this long is disconnected."
+        timedelta(seconds=60),
+        description="A client that reads nothing for this long is disconnected; so is a browser.",
     )
     ping: Duration = Field(
         timedelta(seconds=20),
-        description="How often a client is asked for a sign of life; without one for as long again it is gone.",
+        description="How often a client, and a browser elsewhere, is asked for a sign of life; without one for as "
+        "long again it is gone.",
     )
     max_message_mb: int = Field(
         100, ge=1, description="Longest message of a client in MB, such as a file it uploads."

@@ -300,7 +300,10 @@ class LeaseDesk:
         ticket.over.set()
         if ticket.lease is not None:
             if ticket.farewell is not None:
-                await ticket.farewell()
+                try:
+                    await ticket.farewell()
+                except Exception:
+                    log.exception("what the client of lease %s did could not be undone", ticket.id)
             await ticket.lease.release(
                 success=ticket.success, reason=None if ticket.success else ticket.reason
             )

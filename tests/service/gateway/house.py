@@ -88,7 +88,11 @@ async def house(
             providers = {name: ParrotProvider(name, parrot) for name in settings.providers}
             pool = SessionPool(settings, providers=providers, jobs=False)
             async with serving(create_app(pool, open_=open_), settings.service) as url:
-                yield House(pool, url, parrot)
+                try:
+                    yield House(pool, url, parrot)
+                finally:
+                    if parrot.frozen is not None:
+                        parrot.frozen.abort()
         return
     pool = SessionPool(settings, jobs=False)
     async with serving(create_app(pool, open_=open_), settings.service) as url:
@@ -122,6 +126,8 @@ class Parrot:
     heard: list[str] = field(default_factory=list)
     awake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to end a "Parrot.sleep", in which it reads nothing."""
+    frozen: asyncio.Transport | None = None
+    """The connection on which it takes nothing any more, pings and goodbyes included, since a "Parrot.freeze"."""
     flooded: int = 0
     """Bytes that it got rid of in floods."""
 
@@ -156,6 +162,13 @@ class Parrot:
                 return
             case "Parrot.sleep":
                 await self.awake.wait()
+            case "Parrot.freeze":
+                self.frozen = socket.transport
+                socket.transport.pause_reading()
+                return
+            case "Parrot.utter":
+                socket.transport.write(bytes.fromhex(command["params"]["bytes"]))
+                return
             case "Parrot.flood":
                 words = json.dumps(
                     {"method": "Parrot.word", "params": {"x": "y" * command["params"]["size"]}}

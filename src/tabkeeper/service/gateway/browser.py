@@ -17,13 +17,15 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
 from tabkeeper.providers.discovery import NoBrowserError, websocket_of
-from tabkeeper.service.gateway.wire import BrowserWire
+from tabkeeper.service.gateway.wire import LONGEST, BrowserWire
 
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 _QUEUED = 4
 """Messages that wait to be carried on; with more, the browser is no longer read."""
 _LIVE_KINDS = frozenset({"page", "iframe", "service_worker", "shared_worker", "worker", "webview"})
 _INNER = ("chrome-extension://", "chrome://", "devtools://")
+_PING = 20.0
+"""Seconds between questions to a browser elsewhere whether it still lives, and for its answer."""
 _PAUSES = (0.01, 0.05, 0.2, 0.5, 1.0, 2.0)
 _quiet = logging.getLogger(f"{__name__}.connections")
 _quiet.setLevel(logging.WARNING)  # what it says below that quotes addresses, with the keys in them
@@ -39,27 +41,31 @@ async def dial(url: str, *, seconds: float = 30.0) -> ClientConnection:
     Raises:
         BrowserGoneError: it cannot be reached.
     """
-    return await _dial(url, ClientConnection, seconds)
+    return await _dial(url, ClientConnection, seconds, _PING)
 
 
-async def dial_wire(url: str) -> BrowserWire:
+async def dial_wire(url: str, *, ping: float) -> BrowserWire:
     """Connect to a browser whose messages are to be passed on as they come.
+
+    Args:
+        url: where it is.
+        ping: seconds between questions whether it still lives, if it is elsewhere; and for its answer.
 
     Raises:
         BrowserGoneError: it cannot be reached.
     """
-    connection = await _dial(url, BrowserWire, 30.0)
+    connection = await _dial(url, BrowserWire, 30.0, ping)
     assert isinstance(connection, BrowserWire)
     return connection
 
 
-async def _dial(url: str, kind: type[ClientConnection], seconds: float) -> ClientConnection:
+async def _dial(url: str, kind: type[ClientConnection], seconds: float, ping: float) -> ClientConnection:
     try:
         url = await websocket_of(url, seconds=seconds)
         near = urlsplit(url).hostname in _LOCAL
         return await connect(
             url,
-            max_size=None,
+            max_size=LONGEST,
             max_queue=_QUEUED,
             compression=None,
             open_timeout=seconds,
@@ -67,7 +73,8 @@ async def _dial(url: str, kind: type[ClientConnection], seconds: float) -> Clien
             logger=_quiet,
             create_connection=kind,
             # A browser on this machine cannot vanish silently: its kernel closes the socket.
-            ping_interval=None if near else 20,
+            ping_interval=None if near else ping,
+            ping_timeout=ping,
             proxy=None if near else True,
         )
     except (OSError, TimeoutError, InvalidHandshake, InvalidURI, NoBrowserError) as error:
@@ -95,17 +102,20 @@ class Browser:
             command["sessionId"] = session
         try:
             await self._connection.send(json.dumps(command))
-            while True:
-                said = json.loads(await self._connection.recv())
-                if said.get("id") == number:
-                    break
+            while (said := await self._heard()).get("id") != number:
                 self._events.append(said)
-        except (WebSocketException, ValueError):
+        except (WebSocketException, ValueError, RecursionError):
             raise BrowserGoneError(f"the browser went away at {method}") from None
-        if "error" in said:
-            raise BrowserGoneError(f"{method}: {said['error'].get('message')}")
-        result: dict[str, Any] = said["result"]
+        result = said.get("result")
+        if not isinstance(result, dict):
+            raise BrowserGoneError(f"{method}: {str(said.get('error'))[:200]}")
         return result
+
+    async def _heard(self) -> dict[str, Any]:
+        said = json.loads(await self._connection.recv())
+        if not isinstance(said, dict):
+            raise ValueError("neither an answer nor an event")  # noqa: TRY004 - as what is no JSON at all
+        return said
 
     async def tell(self, method: str, session: str | None, **params: object) -> None:
         """Send a command without waiting for what comes of it, which is then among the events.
@@ -127,14 +137,19 @@ class Browser:
             while self._events:
                 yield self._events.pop(0)
             try:
-                yield json.loads(await self._connection.recv())
-            except (WebSocketException, ValueError):
+                yield await self._heard()
+            except (WebSocketException, ValueError, RecursionError):
                 return
 
     async def targets(self) -> list[dict[str, Any]]:
         """Return what runs in the browser, its own inner pages left out."""
-        found = (await self.call("Target.getTargets"))["targetInfos"]
-        return [t for t in found if t["type"] in _LIVE_KINDS and not str(t["url"]).startswith(_INNER)]
+        found = (await self.call("Target.getTargets")).get("targetInfos")
+        try:
+            return [
+                t for t in found or () if t["type"] in _LIVE_KINDS and not str(t["url"]).startswith(_INNER)
+            ]
+        except (KeyError, TypeError):
+            raise BrowserGoneError("Target.getTargets: no such answer was asked for") from None
 
 
 @asynccontextmanager
@@ -161,14 +176,24 @@ class Inventory:
 
     @classmethod
     async def of(cls, browser: Browser) -> Inventory:
-        """Look."""
-        contexts = (await browser.call("Target.getBrowserContexts"))["browserContextIds"]
-        cookies = (await browser.call("Storage.getCookies"))["cookies"]
-        return cls(
-            contexts=frozenset(contexts),
-            targets=frozenset(t["targetId"] for t in await browser.targets()),
-            cookies=frozenset((c["name"], c["domain"], c["path"], c["value"]) for c in cookies),
-        )
+        """Look.
+
+        Raises:
+            BrowserGoneError: it does not tell.
+        """
+        contexts = await browser.call("Target.getBrowserContexts")
+        cookies = await browser.call("Storage.getCookies")
+        targets = await browser.targets()
+        try:
+            return cls(
+                contexts=frozenset(contexts["browserContextIds"]),
+                targets=frozenset(t["targetId"] for t in targets),
+                cookies=frozenset(
+                    (c["name"], c["domain"], c["path"], c["value"]) for c in cookies["cookies"]
+                ),
+            )
+        except (KeyError, TypeError):
+            raise BrowserGoneError("the browser does not tell what is in it") from None
 
 
 async def sweep(browser: Browser, before: Inventory, *, home: bool = False) -> str:

@@ -32,6 +32,8 @@ RELEASED, TIME_UP, LOST, OVER_BUDGET = 4000, 4001, 4002, 4003
 """Close codes: the lease was released elsewhere; its time is up; its browser is gone; its `max_cost` is spent."""
 _LOST_SOON = 1.0
 """Seconds in which the pool hears of a browser's end after its connection broke."""
+_POLITE = 5.0
+"""Seconds for a client to take what is still to be sent, so that it can be told why it is over."""
 
 
 class _ClientLeftError(Exception):
@@ -88,6 +90,8 @@ class Gateway:
             client: GatewayProtocol = scope["state"][CLIENT]
             ending = await Relay(client, browser, talk, stall=stall).run(receive, ticket.over)
             await stack.aclose()
+            if ending.by == "browser":
+                seat.custody.spend(ending.reason or "its browser went away")
             await self._part(ticket, ending, send, client)
 
     # ── coming ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -144,7 +148,13 @@ class Gateway:
         seconds = self._config.pool.clean_timeout.total_seconds()
         order = ticket.order
         block = self._config.platforms[order.platform].block if order.block is None else order.block
-        seat = self._seats[ticket.id] = Seat(ticket.lease, passage, block=block, sweep_seconds=seconds)
+        seat = self._seats[ticket.id] = Seat(
+            ticket.lease,
+            passage,
+            block=block,
+            sweep_seconds=seconds,
+            ping=self._config.gateway.ping.total_seconds(),
+        )
 
         async def farewell() -> None:
             try:
@@ -178,26 +188,28 @@ class Gateway:
 
     async def _part(self, ticket: Ticket, ending: Ending, send: Send, client: GatewayProtocol) -> None:
         desk = self._rooms.desk
+        told: tuple[int, str] | None = None
         match ending.by:
             case "client":
                 await desk.release(ticket)
             case "release":
                 await desk.release(ticket, success=ending.success, reason=ending.reason)
-                await _close(send, 1000, "the lease was released")
+                told = 1000, "the lease was released"
             case "binary":
-                await _close(send, 1003, "CDP is spoken in text frames")
+                told = 1003, "CDP is spoken in text frames"
             case "browser":
                 await self._heard_of_its_end(ticket)
-                code, why = self._why_over(ticket)
-                await desk.release(ticket, success=False, reason="the browser ended the connection")
-                await _close(send, code, why)
+                told = self._why_over(ticket, ending.reason or "")
+                await desk.release(ticket, success=False, reason=ending.reason)
             case "lease":
-                await _close(send, *self._why_over(ticket))
+                told = self._why_over(ticket)
             case "stall":
                 log.warning("lease %s: %s and was disconnected", ticket.id, ending.reason)
                 client.drop()
             case "silence":
                 log.info("lease %s: %s; it may come back", ticket.id, ending.reason)
+        if told is not None:
+            await _close(send, client, *told)
 
     async def _heard_of_its_end(self, ticket: Ticket) -> None:
         try:
@@ -206,7 +218,7 @@ class Gateway:
         except TimeoutError:
             return
 
-    def _why_over(self, ticket: Ticket) -> tuple[int, str]:
+    def _why_over(self, ticket: Ticket, browser: str = "") -> tuple[int, str]:
         lease = ticket.lease
         assert lease is not None
         match lease.outcome:
@@ -217,7 +229,7 @@ class Gateway:
             case "lost" | "evicted":
                 return LOST, ticket.why or lease.ending
             case "":
-                return (LOST, "the browser ended the connection") if not ticket.why else (1012, ticket.why)
+                return (LOST, browser) if not ticket.why else (1012, ticket.why)
             case _:
                 return (1012 if "stopped" in ticket.why else RELEASED), ticket.why or lease.ending
 
@@ -242,9 +254,13 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def _close(send: Send, code: int, reason: str) -> None:
+async def _close(send: Send, client: GatewayProtocol, code: int, reason: str) -> None:
     said = reason.encode()[:120].decode("utf-8", "ignore")  # a close frame holds 123 bytes
     try:
-        await send({"type": "websocket.close", "code": code, "reason": said})
+        async with asyncio.timeout(_POLITE):
+            await send({"type": "websocket.close", "code": code, "reason": said})
+    except TimeoutError:
+        log.debug("a client read nothing, so it could not be told %s", said)
+        client.drop()
     except (OSError, RuntimeError) as error:  # it left first
         log.debug("a client was gone before it could be told %s: %r", said, error)

@@ -7,6 +7,7 @@ one end takes nothing more the other is not read, so nothing piles up here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +39,7 @@ class Relay:
         client: its WebSocket, which is accepted.
         browser: the connection to the browser.
         talk: reads what is said.
-        stall: seconds after which a client that reads nothing is given up.
+        stall: seconds after which a client, or a browser, that reads nothing is given up.
     """
 
     def __init__(self, client: GatewayProtocol, browser: BrowserWire, talk: Talk, *, stall: float) -> None:
@@ -48,7 +49,7 @@ class Relay:
         self._stall = stall
         self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._client_full: asyncio.TimerHandle | None = None
-        self._browser_full = False
+        self._browser_full: asyncio.TimerHandle | None = None
 
     async def run(self, receive: Receive, over: asyncio.Event) -> Ending:
         """Carry until somebody ends it.
@@ -83,8 +84,9 @@ class Relay:
     def _let_go(self) -> None:
         """Drop what is said from now on; both ends are read, so that they can be closed."""
         self._ended.cancel()
-        if self._client_full is not None:
-            self._client_full.cancel()
+        for timer in (self._client_full, self._browser_full):
+            if timer is not None:
+                timer.cancel()
         self._client.hear(lambda _: None)
         self._browser.hear(Ears(heard=lambda _: False, carry=lambda _: None))
 
@@ -123,7 +125,7 @@ class Relay:
             self._browser_gone()
 
     def _browser_gone(self) -> None:
-        self._end(Ending(by="browser"))
+        self._end(Ending(by="browser", success=False, reason=self._browser.ending))
 
     # ── who reads slowly ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,27 +133,41 @@ class Relay:
         # Nor is it asked for more: we answer some commands, and pings, ourselves.
         self._browser.hold()
         self._client.hold()
-        self._client_full = asyncio.get_running_loop().call_later(self._stall, self._end, _STALLED)
+        self._client_full = self._later(self._client_stalls, self._client.waiting)
+
+    def _client_stalls(self, waiting: int) -> None:
+        if self._client.waiting < waiting:  # slow, not still: one message can be long
+            self._client_full = self._later(self._client_stalls, self._client.waiting)
+        else:
+            self._end(Ending(by="stall", success=False, reason="the client stopped reading"))
 
     def _client_has_room(self) -> None:
         if self._client_full is not None:
             self._client_full.cancel()
             self._client_full = None
         self._browser.go_on()
-        if not self._browser_full:
+        if self._browser_full is None:
             self._client.go_on()
 
     def _browser_is_full(self) -> None:
-        self._browser_full = True
         self._client.hold()
+        self._browser_full = self._later(self._browser_stalls, self._browser.waiting)
+
+    def _browser_stalls(self, waiting: int) -> None:
+        if self._browser.waiting < waiting:
+            self._browser_full = self._later(self._browser_stalls, self._browser.waiting)
+        else:
+            self._end(Ending(by="browser", success=False, reason="the browser stopped reading"))
 
     def _browser_has_room(self) -> None:
-        self._browser_full = False
+        if self._browser_full is not None:
+            self._browser_full.cancel()
+            self._browser_full = None
         if self._client_full is None:
             self._client.go_on()
 
-
-_STALLED = Ending(by="stall", success=False, reason="the client stopped reading")
+    def _later(self, look: Callable[[int], None], waiting: int) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(self._stall, look, waiting)
 
 
 async def _wait(over: asyncio.Event) -> Ending:

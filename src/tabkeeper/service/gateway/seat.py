@@ -27,13 +27,20 @@ class Seat:
     """One lease as the gateway knows it."""
 
     def __init__(
-        self, lease: Lease, passage: Passage, *, block: Sequence[ResourceKind] = (), sweep_seconds: float
+        self,
+        lease: Lease,
+        passage: Passage,
+        *,
+        block: Sequence[ResourceKind] = (),
+        sweep_seconds: float,
+        ping: float,
     ) -> None:
         self.lease = lease
         self.passage = passage
         self.block = block
         self.custody = Custody(at_home=passage.is_home)
         self._sweep_seconds = sweep_seconds
+        self._ping = ping
         self._before: Inventory | None = None
         self._holding_on: ClientConnection | None = None
         self._blocking: Blocking | None = None
@@ -67,7 +74,7 @@ class Seat:
         Raises:
             BrowserGoneError: it cannot be reached.
         """
-        connection = await dial_wire(self.passage.connect_url)
+        connection = await dial_wire(self.passage.connect_url, ping=self._ping)
         self._connections += 1
         self._empty.clear()
         try:

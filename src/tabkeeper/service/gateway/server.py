@@ -18,7 +18,8 @@ from tabkeeper.service.gateway.wire import nothing
 
 CLIENT = "tabkeeper.client"
 """Under this name in a scope's state: the connection itself."""
-
+_EARLY = 128 * 1024
+"""Bytes that a client may send before it is let in, its request among them."""
 
 _quiet = logging.getLogger(f"{__name__}.connections")
 _quiet.setLevel(logging.WARNING)  # what it says below that quotes addresses, with the tokens in them
@@ -49,6 +50,25 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
         self.logger = self.conn.logger = _quiet
         self.conn.debug = False
         self._full = self._room = nothing
+        self._early = 0
+        self._held = False
+        self._sign = False
+        """It gave a sign of life since it was asked for one."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; a client that talks without end before it is let in is not waited for."""
+        self._sign = True
+        if not self.handshake_complete:
+            self._early += len(data)
+            if self._early > _EARLY:
+                self.drop()
+                return
+        super().data_received(data)
+
+    def eof_received(self) -> None:
+        """Learn that nothing more will come."""
+        if self.waiting:
+            self.drop()  # else it would stay until all is read that was to be sent
 
     def handle_connect(self, event: Request) -> None:
         """Begin a connection."""
@@ -61,6 +81,42 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # a refusal is an answer, too: else it is logged as a fault
+        if message["type"] == "websocket.close" and self.close_timer is not None:
+            self.close_timer.cancel()  # the library would then wait on until all is read
+            self.close_timer = self.loop.call_later(self.close_timeout, self.drop)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a piece of a message. One buffer: a million small pieces would be a million objects."""
+        whole = self.frames[0] if self.frames else b""
+        if not isinstance(whole, bytearray):
+            whole = bytearray(whole)
+            self.frames = [whole]  # type: ignore[list-item]
+        whole += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def handle_close(self, event: Frame) -> None:
+        """Let a client go that said goodbye, whether or not it reads what is still to be sent."""
+        super().handle_close(event)
+        if self.waiting:
+            self.loop.call_later(self.close_timeout, self.drop)
+
+    # ── signs of life: an answer waits behind all else that is on its way, so whatever comes is one ────────────────
+
+    def send_keepalive_ping(self) -> None:
+        """Ask for a sign of life."""
+        self._sign = False
+        super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        """End the connection if none came, unless nothing was read meanwhile."""
+        if self._sign or self._held:
+            self.pong_timer = None
+            self.schedule_ping()
+            return
+        super().keepalive_timeout()
+        if self.waiting:
+            self.drop()
 
     # ── past ASGI, once it is accepted ─────────────────────────────────────────────────────────────────────────────
 
@@ -102,13 +158,21 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
 
     def hold(self) -> None:
         """Read nothing more, until `go_on`."""
+        self._held = True
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def go_on(self) -> None:
         """Read again."""
+        if self._held:
+            self._held, self._sign = False, True  # what it said meanwhile is still to be read
         if not self.transport.is_closing():
             self.transport.resume_reading()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self.transport.get_write_buffer_size()
 
     def drop(self) -> None:
         """End the connection at once, whatever still waits to be sent."""

@@ -6,6 +6,8 @@ its length is read here. Everything but plain messages (pings, fragments, closin
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,8 @@ from websockets.protocol import State
 _WHOLE_TEXT = 0x81
 """The first byte of a text message in one frame."""
 _END_OF_HEAD = b"\r\n\r\n"
+LONGEST = 256 * 2**20
+"""Bytes of a browser's longest message: clients take no longer ones either (Playwright's and Puppeteer's own bound)."""
 
 
 class GoneError(Exception):
@@ -61,7 +65,13 @@ class BrowserWire(ClientConnection):
         self._had = 0
         self._tail = b""
         """The last bytes of an unfinished handshake."""
-        self._parts: list[Frame] = []
+        self._parts = bytearray()
+        """Of a message that comes in pieces. One buffer: a million small pieces would be a million objects."""
+        self._held = False
+        self._sign = False
+        """It gave a sign of life since it was asked for one."""
+        self.ending = "the browser ended the connection"
+        """Why it is over, once it is."""
 
     def hear(self, ears: Ears) -> None:
         """Listen from now on."""
@@ -88,18 +98,56 @@ class BrowserWire(ClientConnection):
 
     def hold(self) -> None:
         """Read nothing more, until `go_on`."""
+        self._held = True
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def go_on(self) -> None:
         """Read again."""
+        if self._held:
+            self._held, self._sign = False, True  # what it said meanwhile is still to be read
         if not self.transport.is_closing():
             self.transport.resume_reading()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the browser has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    # ── signs of life ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def keepalive(self) -> None:
+        """Ask for a sign of life now and then, and end the connection if none comes; run by the library.
+
+        Its own way counts answers only. Those wait behind all that is on its way to a slow client, or to the browser,
+        so here everything that arrives or is taken is a sign, and nothing is missed while nothing is read.
+        """
+        assert self.ping_interval is not None
+        assert self.ping_timeout is not None
+        while True:
+            await asyncio.sleep(self.ping_interval)
+            before = self._ask()
+            await asyncio.sleep(self.ping_timeout)
+            if not (self._sign or self._held or 0 < self.waiting < before):
+                self.ending = f"the browser gave no sign of life for {self.ping_timeout:g} s"
+                self.transport.abort()
+                return
+
+    def _ask(self) -> int:
+        self._sign = False
+        if self._is_open():
+            self.protocol.send_ping(os.urandom(4))
+            self.send_data()
+        return self.waiting
+
+    async def drain(self) -> None:
+        """Wait for nothing: who hears `Ears.full` holds back, and a goodbye that is not taken must not wait long."""
 
     # ── what the transport tells ───────────────────────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
+        self._sign = True
         if not self._is_open():
             head, data = self._split(data)
             super().data_received(head)
@@ -129,8 +177,15 @@ class BrowserWire(ClientConnection):
     def resume_writing(self) -> None:
         """Learn that the browser caught up."""
         super().resume_writing()
+        self._sign = True
         if self._ears is not None:
             self._ears.room()
+
+    def eof_received(self) -> None:
+        """Learn that nothing more will come."""
+        super().eof_received()
+        if self.waiting:
+            self.transport.abort()  # else it would wait until all is taken that was to be sent
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Learn that this is over."""
@@ -178,12 +233,15 @@ class BrowserWire(ClientConnection):
             elif length == 127:
                 begin = at + 10
                 length = int.from_bytes(data[at + 2 : begin])
-            elif length > 127:  # masked, as no server may
+            stop = begin + length
+            if data[at + 1] > 127 or (
+                end >= begin and length > LONGEST
+            ):  # masked, as no server may; or too long
                 ears.carry(data[carried:at])
                 super().data_received(data[at:])
+                ears.gone()
                 return
-            stop = begin + length
-            if end < begin or end < stop:
+            if end < stop:
                 wanted = max(begin, stop) - at if end >= begin else begin - at
                 break
             plain = data[at] == _WHOLE_TEXT
@@ -195,6 +253,7 @@ class BrowserWire(ClientConnection):
                     super().data_received(data[at:stop])
                     if not self._is_open():
                         super().data_received(data[stop:])
+                        ears.gone()  # it says no more, whether or not it hangs up
                         return
             at = stop
         if carried < at:
@@ -207,9 +266,10 @@ class BrowserWire(ClientConnection):
         if not isinstance(event, Frame) or event.opcode not in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
             super().process_event(event)
             return
-        self._parts.append(event)
+        self._parts += event.data
         if event.fin:
-            whole, self._parts = b"".join(one.data for one in self._parts), []
+            whole = bytes(self._parts)
+            self._parts.clear()
             assert self._ears is not None
             if self._ears.heard(whole):
                 self._ears.carry(Frame(Opcode.TEXT, whole).serialize(mask=False))
