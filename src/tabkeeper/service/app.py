@@ -23,6 +23,7 @@ from tabkeeper.pool.pool import SessionPool
 from tabkeeper.service import events, leases, money, pages, sessions
 from tabkeeper.service.access import Rooms
 from tabkeeper.service.desk import LeaseDesk
+from tabkeeper.service.gateway.gateway import Gateway
 from tabkeeper.service.gateway.routes import gateway_routes
 from tabkeeper.service.guard import Guard
 from tabkeeper.service.keyring import FRESH_SECONDS, Keyring
@@ -64,6 +65,13 @@ def create_app(
     logins = pages.Logins(keyring, clock)
     news = News(pool, clock)
     desk = LeaseDesk(pool, clock=clock, ttl=settings.lease_ttl, grace=settings.grace)
+    rooms = Rooms(pool=pool, desk=desk, settings=settings, clock=clock, keyring=keyring)
+    gateway = Gateway(rooms)
+
+    async def hush() -> None:
+        await news.aclose()
+        await desk.aclose()
+        await gateway.aclose()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -83,8 +91,7 @@ def create_app(
             if minding is not None:
                 minding.cancel()
                 await asyncio.wait([minding])
-            await news.aclose()
-            await desk.aclose()
+            await hush()
             if ours:
                 await pool.close()
 
@@ -96,12 +103,14 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.rooms = Rooms(pool=pool, desk=desk, settings=settings, clock=clock, keyring=keyring)
+    app.state.rooms = rooms
+    app.state.hush = hush
+    """Ends what its clients hold and hear, telling them; to be awaited before the server hangs up on them."""
     app.state.logins = logins
     app.state.news = news
     for router in (leases.router, sessions.router, events.router, money.router, pages.router):
         app.include_router(router)
-    app.router.routes.extend(gateway_routes(app.state.rooms))
+    app.router.routes.extend(gateway_routes(rooms, gateway))
     _answer_errors(app, clock)
     _describe_errors(app)
 

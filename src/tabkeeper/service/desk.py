@@ -120,6 +120,8 @@ class LeaseDesk:
         self._grace = grace
         self._tickets: dict[str, Ticket] = {}
         self._done: OrderedDict[str, Ticket] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """One for each ticket, until nothing more is to be done for it."""
         self._closing = False
 
     def __len__(self) -> int:
@@ -148,6 +150,8 @@ class LeaseDesk:
         )
         self._tickets[number] = ticket
         ticket.task = asyncio.create_task(self._carry(ticket), name=f"tabkeeper lease {number}")
+        self._tasks.add(ticket.task)
+        ticket.task.add_done_callback(self._tasks.discard)
         return ticket
 
     def find(self, ticket_id: str, caller: Caller) -> Ticket:
@@ -233,12 +237,14 @@ class LeaseDesk:
                 ticket.stirred.set()
 
     async def aclose(self) -> None:
-        """End all tickets."""
+        """End all tickets, and see those out that are just ending."""
         self._closing = True
         tickets = list(self._tickets.values())
         for ticket in tickets:
             ticket.reason = "the service was stopped"
         await asyncio.gather(*(self._end(ticket, "the service was stopped") for ticket in tickets))
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _ttl_of(self, order: Order) -> timedelta:
         return order.ttl or self._ttl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,7 +13,10 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from tabkeeper.config import ServiceSettings
-from tabkeeper.service.gateway.server import uvicorn_options
+from tabkeeper.service.gateway.server import CONNECTIONS, uvicorn_options
+
+_SPEAK_OF_REQUESTS = ("uvicorn.error", CONNECTIONS)
+"""Loggers."""
 
 
 class _Server(uvicorn.Server):
@@ -20,6 +24,14 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to whoever runs the loop."""
         yield
+
+
+def _in_a_line(record: logging.LogRecord) -> bool:
+    """Say of requests that the end of the service cut off no more than that; for a log's filter."""
+    if record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError):
+        record.msg, record.args, record.exc_info = "a request was cut off: the service stops", (), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def _protocol(patience: float) -> type[H11Protocol]:
@@ -69,6 +81,8 @@ def _protocol(patience: float) -> type[H11Protocol]:
 async def serving(app: FastAPI, settings: ServiceSettings) -> AsyncIterator[str]:
     """Serve `app` while the block runs; gives the address, such as ``http://127.0.0.1:8020``.
 
+    At the end clients are told first that their leases are over, while they can still be answered.
+
     Raises:
         OSError: the port is taken.
         Exception: whatever the start of the application raised.
@@ -99,5 +113,14 @@ async def serving(app: FastAPI, settings: ServiceSettings) -> AsyncIterator[str]
             try:
                 yield f"http://{shown}:{listener.getsockname()[1]}"
             finally:
-                server.should_exit = True
-                await asyncio.shield(running)
+                try:
+                    await app.state.hush()
+                finally:
+                    server.should_exit = True
+                    for name in _SPEAK_OF_REQUESTS:
+                        logging.getLogger(name).addFilter(_in_a_line)
+                    try:
+                        await asyncio.shield(running)
+                    finally:
+                        for name in _SPEAK_OF_REQUESTS:
+                            logging.getLogger(name).removeFilter(_in_a_line)

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -34,6 +35,7 @@ TOKENS = [
 class House:
     pool: SessionPool
     url: str
+    app: FastAPI
     parrot: "Parrot | None" = None
 
     def address(self, query: str = "", token: str = MAIN) -> str:
@@ -87,16 +89,18 @@ async def house(
             parrot.port = server.sockets[0].getsockname()[1]
             providers = {name: ParrotProvider(name, parrot) for name in settings.providers}
             pool = SessionPool(settings, providers=providers, jobs=False)
-            async with serving(create_app(pool, open_=open_), settings.service) as url:
+            app = create_app(pool, open_=open_)
+            async with serving(app, settings.service) as url:
                 try:
-                    yield House(pool, url, parrot)
+                    yield House(pool, url, app, parrot)
                 finally:
                     if parrot.frozen is not None:
                         parrot.frozen.abort()
         return
     pool = SessionPool(settings, jobs=False)
-    async with serving(create_app(pool, open_=open_), settings.service) as url:
-        yield House(pool, url)
+    app = create_app(pool, open_=open_)
+    async with serving(app, settings.service) as url:
+        yield House(pool, url, app)
 
 
 async def call(socket: ClientConnection, method: str, session: str | None = None, **params: Any) -> Any:
@@ -126,6 +130,8 @@ class Parrot:
     heard: list[str] = field(default_factory=list)
     awake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to end a "Parrot.sleep", in which it reads nothing."""
+    waits: set[str] = field(default_factory=set)
+    """What it does not answer until it is awake."""
     frozen: asyncio.Transport | None = None
     """The connection on which it takes nothing any more, pings and goodbyes included, since a "Parrot.freeze"."""
     flooded: int = 0
@@ -150,6 +156,8 @@ class Parrot:
             await socket.send('{"error":{"code":-32700,"message":"what?"}}')
             return
         result: dict[str, Any] = {}
+        if method in self.waits:
+            await self.awake.wait()
         match method:
             case "Target.getBrowserContexts":
                 result = {"browserContextIds": []}

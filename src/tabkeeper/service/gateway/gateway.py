@@ -32,6 +32,8 @@ RELEASED, TIME_UP, LOST, OVER_BUDGET = 4000, 4001, 4002, 4003
 """Close codes: the lease was released elsewhere; its time is up; its browser is gone; its `max_cost` is spent."""
 _LOST_SOON = 1.0
 """Seconds in which the pool hears of a browser's end after its connection broke."""
+_PARTING = 10.0
+"""Seconds for conversations to end once all leases are over."""
 _POLITE = 5.0
 """Seconds for a client to take what is still to be sent, so that it can be told why it is over."""
 
@@ -51,6 +53,7 @@ class Gateway:
         self._rooms = rooms
         self._config = rooms.pool.config
         self._seats: dict[str, Seat] = {}
+        self._conversations: set[asyncio.Future[None]] = set()
 
     @property
     def seats(self) -> Mapping[str, Seat]:
@@ -59,6 +62,20 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._conversations.add(ended)
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self._conversations.discard(ended)
+            ended.set_result(None)
+
+    async def aclose(self) -> None:
+        """Wait until all clients are told that their leases are over; call it when these are."""
+        if self._conversations:
+            await asyncio.wait(self._conversations, timeout=_PARTING)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as connected, AsyncExitStack() as stack:
             try:
                 words = read_query(scope["query_string"])

@@ -12,9 +12,8 @@ from tabkeeper.service.gateway.gateway import Gateway
 from tabkeeper.service.gateway.watch import Watch
 
 
-def gateway_routes(rooms: Rooms) -> Sequence[BaseRoute]:
+def gateway_routes(rooms: Rooms, gateway: Gateway) -> Sequence[BaseRoute]:
     """Return the gateway's routes; the guard must stand before them."""
-    gateway = Gateway(rooms)
     return [
         WebSocketRoute("/cdp", gateway),
         WebSocketRoute("/cdp/", gateway),

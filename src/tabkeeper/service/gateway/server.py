@@ -21,7 +21,9 @@ CLIENT = "tabkeeper.client"
 _EARLY = 128 * 1024
 """Bytes that a client may send before it is let in, its request among them."""
 
-_quiet = logging.getLogger(f"{__name__}.connections")
+CONNECTIONS = f"{__name__}.connections"
+"""The logger of what happens to them."""
+_quiet = logging.getLogger(CONNECTIONS)
 _quiet.setLevel(logging.WARNING)  # what it says below that quotes addresses, with the tokens in them
 
 
@@ -87,11 +89,10 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         """Take a piece of a message. One buffer: a million small pieces would be a million objects."""
-        whole = self.frames[0] if self.frames else b""
-        if not isinstance(whole, bytearray):
-            whole = bytearray(whole)
-            self.frames = [whole]  # type: ignore[list-item]
+        begun: bytes | bytearray = self.frames[0] if self.frames else b""
+        whole = begun if isinstance(begun, bytearray) else bytearray(begun)
         whole += event.data
+        self.frames = [whole]  # type: ignore[list-item]
         if event.fin:
             self.send_receive_event_to_app()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -27,6 +28,8 @@ from tabkeeper.service.gateway.wish import read_query
 from tabkeeper.service.guard import refuse
 from tabkeeper.service.problems import ProblemError, problem_of
 from tabkeeper.service.tokens import Caller
+
+log = logging.getLogger(__name__)
 
 _PICTURE = {"format": "jpeg", "quality": 60, "maxWidth": 1280, "maxHeight": 1280, "everyNthFrame": 1}
 
@@ -154,6 +157,8 @@ async def _show(url: str, send: Send) -> None:
                     looking = await _look_at_newest(browser, looking)
     except (BrowserGoneError, OSError, RuntimeError):
         return
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        log.warning("a browser is not shown any more: it says what cannot be understood: %r", error)
 
 
 @dataclass(frozen=True, slots=True)
