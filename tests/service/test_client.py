@@ -1,12 +1,13 @@
 """The client: the same `get_session` as in the pool's own process, with the same errors, over a real socket."""
 
 import asyncio
+import inspect
 from contextlib import asynccontextmanager
 
 import pytest
 from tests.pool.world import world
 
-from tabkeeper.client import RemotePool
+from tabkeeper.client import RemoteLease, RemotePool
 from tabkeeper.clock import SystemClock
 from tabkeeper.config import ProviderSettings, ServiceSettings, parse_config
 from tabkeeper.errors import (
@@ -18,6 +19,7 @@ from tabkeeper.errors import (
     QueueTimeoutError,
     SessionTimeoutError,
 )
+from tabkeeper.pool.lease import Lease, LeaseRequest
 from tabkeeper.pool.pool import SessionPool
 from tabkeeper.providers.local import LocalProvider
 from tabkeeper.service import create_app
@@ -124,3 +126,51 @@ async def test_a_page_of_a_remote_lease_is_a_page_in_the_pool_s_browser(tmp_path
             await page.goto("data:text/html,<title>hello</title>")
             assert await session.use(lambda _: page.title()) == "hello"
         assert session.outcome == "ok"
+
+
+async def test_a_service_that_was_started_anew_knows_no_lease_of_before_and_its_holder_hears_of_it():
+    settings = ServiceSettings.model_validate({"tokens": TOKENS, "port": 0})
+    async with remote(ttl=1) as (here, pool), serving(create_app(here.pool, settings), settings) as anew:
+        ended = []
+        lease = await pool.get_session("web")
+        lease.on_end(lambda: ended.append(lease.outcome))
+        before, pool._http.base_url = pool._http.base_url, anew
+        with pytest.raises(LeaseLostError, match="no such lease"):
+            await lease.use(lambda _: asyncio.sleep(60))
+        assert (lease.outcome, ended) == ("lost", ["lost"])
+        await lease.release()
+        pool._http.base_url = before
+
+
+async def test_a_service_that_stays_away_costs_holders_their_leases_and_hides_no_error_of_theirs(caplog):
+    async with remote(ttl=1) as (_, pool):
+        lost, other = await pool.get_session("web"), await pool.get_session("web")
+        before, pool._http.base_url = pool._http.base_url, "http://127.0.0.1:9"
+        with pytest.raises(LeaseLostError):
+            await lost.use(lambda _: asyncio.sleep(60))
+        with pytest.raises(ZeroDivisionError):  # and not that the lease could not be given back
+            async with LeaseRequest(lambda: asyncio.sleep(0, other)):
+                raise ZeroDivisionError
+        assert "could not be given back" in caplog.text
+        pool._http.base_url = before
+
+
+async def test_a_holder_whose_token_is_revoked_hears_that_the_lease_is_over():
+    async with remote(ttl=1) as (_, pool):
+        lease = await pool.get_session("web")
+        pool._http.headers["Authorization"] = "Bearer tk_of_nobody"
+        with pytest.raises(LeaseLostError, match="token is not known"):
+            await lease.use(lambda _: asyncio.sleep(60))
+        pool._http.headers["Authorization"] = f"Bearer {MAIN}"
+
+
+def test_a_remote_lease_has_what_a_lease_has():
+    def face(kind):
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    # A gateway's passage and a proxy's password stay at home; `token` tells leases of one process apart.
+    assert face(Lease) - face(RemoteLease) == {"live_view", "passage", "proxy", "token"}
+    for name in face(Lease) & face(RemoteLease):
+        assert callable(getattr(Lease, name)) == callable(getattr(RemoteLease, name)), name
+    ours, theirs = (set(inspect.signature(kind.get_session).parameters) for kind in (SessionPool, RemotePool))
+    assert ours - theirs == {"place"}

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from playwright.async_api import Browser, BrowserContext, Page
 
+from tabkeeper.client.problems import UnknownLeaseError
 from tabkeeper.errors import (
+    ConfigError,
     LeaseLostError,
     PoolError,
     SessionTimeoutError,
+    TabkeeperError,
 )
 from tabkeeper.money import Money
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -46,6 +52,8 @@ class RemoteLease:
         self._opening = asyncio.Lock()
         self._scopes: set[asyncio.Timeout] = set()
         self._released = False
+        self._watchers: list[Callable[[], object]] = []
+        self._ttl = float(self._told["expires_in_seconds"] or 60.0)
         self._beating = asyncio.create_task(self._beat(), name=f"tabkeeper heartbeat {self.id}")
 
     def __repr__(self) -> str:
@@ -105,6 +113,28 @@ class RemoteLease:
     def outcome(self) -> str:
         """How it ended: ok, failed, reclaimed or lost; empty while it runs."""
         return str(self._told["outcome"] or "") if self._is_over else ""
+
+    @property
+    def ending(self) -> str:
+        """Why it ended, in a few words; empty while it runs."""
+        return str(self._told["message"]) if self._is_over else ""
+
+    def on_end(self, watcher: Callable[[], object]) -> None:
+        """Call `watcher` once when the lease is known to be over, whoever ended it; at once if it is."""
+        if self._is_over:
+            watcher()
+        else:
+            self._watchers.append(watcher)
+
+    @property
+    def hourly_rate(self) -> Money:
+        """What an hour of the session costs by its price list, fees and traffic aside."""
+        return Money.parse(self._told["hourly_rate"])
+
+    @property
+    def bytes_received(self) -> int:
+        """What the session has received during this lease, as of the last heartbeat, or in the end."""
+        return int(self._told["bytes_received"])
 
     @property
     def connect_url(self) -> str:
@@ -200,7 +230,10 @@ class RemoteLease:
         try:
             # Before the browser is let go: to the gateway that would be the lease's end, and nothing of its success.
             self._told |= await self._pool.call("DELETE", f"/leases/{self.id}", body)
+        except UnknownLeaseError as error:
+            self._lose(str(error))
         finally:
+            self._tell_watchers()
             if self._browser is not None:
                 with contextlib.suppress(Exception):  # it may be gone, and is not ours to mend
                     await self._browser.close()
@@ -213,7 +246,13 @@ class RemoteLease:
         """
         lost = self._is_over
         note = None if error is None else f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        await self.release(success=error is None, reason=note)
+        try:
+            await self.release(success=error is None, reason=note)
+        except TabkeeperError as unreleased:
+            if error is None and not lost:
+                raise
+            # What ended the block matters more, and the service takes the lease back by itself.
+            log.warning("lease %s could not be given back: %s", self.id, unreleased)
         if lost and isinstance(error, Exception) and not isinstance(error, LeaseLostError):
             self._raise_if_lost(error)
 
@@ -224,12 +263,12 @@ class RemoteLease:
     def _check(self) -> None:
         if self._is_over or self._released:
             raise LeaseLostError(
-                self.session_id, self.platform, self._told["message"] if self._is_over else "it was released"
+                self.session_id, self.platform, self.ending if self._is_over else "it was released"
             )
 
     def _raise_if_lost(self, error: BaseException) -> None:
         if self._is_over and not self._released:
-            raise LeaseLostError(self.session_id, self.platform, self._told["message"]) from error
+            raise LeaseLostError(self.session_id, self.platform, self.ending) from error
 
     @contextlib.asynccontextmanager
     async def _while_held(self) -> Any:
@@ -248,11 +287,33 @@ class RemoteLease:
 
     async def _beat(self) -> None:
         """Tell the service that the holder lives, and notice when the lease is over."""
-        every = max(0.05, (self._told["expires_in_seconds"] or 30.0) / 3)
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
         while not self._is_over:
-            await asyncio.sleep(every)
-            with contextlib.suppress(PoolError):  # it may come back; if not, the lease ends there by itself
+            await asyncio.sleep(max(0.05, self._ttl / 3))
+            try:
                 self._told |= await self._pool.call("GET", f"/leases/{self.id}")
+                heard = loop.time()
+            except (UnknownLeaseError, ConfigError) as error:  # a token that was revoked lost its leases, too
+                self._lose(str(error))
+            except TabkeeperError as error:  # it may come back
+                silent = loop.time() - heard
+                if silent > self._ttl and not self._is_connected:
+                    self._lose(f"nothing was heard of the service for {silent:.0f} s, so it took it back: {error}")
         for scope in self._scopes:
             if not scope.expired():
-                scope.reschedule(asyncio.get_running_loop().time())
+                scope.reschedule(loop.time())
+        self._tell_watchers()
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._browser is not None and self._browser.is_connected()
+
+    def _lose(self, why: str) -> None:
+        """Note that the lease is over though the service did not tell how it ended."""
+        self._told |= {"status": "ended", "outcome": "lost", "message": why}
+
+    def _tell_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from types import TracebackType
@@ -21,6 +22,8 @@ from tabkeeper.errors import (
 )
 from tabkeeper.money import Money
 from tabkeeper.pool.lease import LeaseRequest
+
+log = logging.getLogger(__name__)
 
 _WAIT = 20.0
 """Seconds that one call waits in the queue, before it asks again."""
@@ -71,15 +74,20 @@ class RemotePool:
 
     async def close(self) -> None:
         """Give all leases back, and let go."""
-        await asyncio.gather(
-            *(lease.release(success=False, reason="its program ended") for lease in list(self._leases))
-        )
-        if self._playwright is not None:
-            await self._playwright.stop()
-            self._playwright = None
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        try:
+            for failed in await asyncio.gather(
+                *(lease.release(success=False, reason="its program ended") for lease in list(self._leases)),
+                return_exceptions=True,
+            ):
+                if failed is not None:  # the service takes it back by itself
+                    log.warning("a lease could not be given back: %s", failed)
+        finally:
+            if self._playwright is not None:
+                await self._playwright.stop()
+                self._playwright = None
+            if self._http is not None:
+                await self._http.aclose()
+                self._http = None
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -179,11 +187,7 @@ class RemotePool:
                 f"the service at {self.url} cannot be reached: {str(error) or type(error).__name__}"
             ) from error
         if answer.is_error and answer.status_code != allow:
-            try:
-                problem = answer.json()
-            except ValueError:
-                problem = {"detail": f"the service at {self.url} answered {answer.status_code}"}
-            raise error_of(problem, platform)
+            raise error_of(_problem(answer, self.url), platform)
         return answer.json() if answer.content else None
 
     async def connect(self, address: str) -> Browser:
@@ -192,3 +196,14 @@ class RemotePool:
             if self._playwright is None:
                 self._playwright = await async_playwright().start()
         return await self._playwright.chromium.connect_over_cdp(address)
+
+
+def _problem(answer: httpx.Response, url: str) -> dict[str, Any]:
+    """Read a refusal; one that is none of the service's own comes from something on the way, such as a proxy."""
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and str(found.get("type", "")).startswith("urn:tabkeeper:problem:"):
+        return found
+    return {"detail": f"the service at {url} answered {answer.status_code} {answer.reason_phrase}".rstrip()}

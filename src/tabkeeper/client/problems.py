@@ -22,6 +22,10 @@ from tabkeeper.errors import (
 from tabkeeper.money import Money
 
 
+class UnknownLeaseError(PoolError):
+    """The service knows nothing of a lease: it was started anew, or the lease ended long ago."""
+
+
 def error_of(problem: Mapping[str, Any], platform: str) -> TabkeeperError:
     """Return the error that the pool raised at the service, as far as its answer tells."""
     kind = str(problem.get("type", "")).rpartition(":")[2]
@@ -53,5 +57,7 @@ def error_of(problem: Mapping[str, Any], platform: str) -> TabkeeperError:
             return SessionInUseError(said)
         case "no-proxy":
             return NoProxyError(said)
+        case "not-found":
+            return UnknownLeaseError(said)
         case _:
             return PoolError(said)

@@ -44,6 +44,8 @@ class Holding:
     error: str | None = None
     end_age: float | None = None
     """The session's age when the lease ended, in seconds."""
+    received: int | None = None
+    """Bytes that the session received during the lease, once it is over."""
     context: BrowserContext | None = None
     proxy: Proxy | None = None
     """What the session goes through."""

@@ -432,6 +432,7 @@ class Leases:
         self._router.lease_over(session.lane.platform, now - holding.granted_at)
         wall = self._clock.now()
         received = running.browser.meter.received if running.browser is not None else 0
+        holding.received = received - holding.bytes_before
         self._ledger.record_lease(
             LeaseUsage(
                 lease_id=holding.id,
@@ -450,7 +451,7 @@ class Leases:
                 is_new=holding.is_first,
                 outcome=holding.over,
                 error=holding.error,
-                bytes_received=received - holding.bytes_before,
+                bytes_received=holding.received,
                 place=holding.place,
                 tags=holding.tags,
             )

@@ -33,7 +33,7 @@ from tabkeeper.pool.reconciling import Reconciled
 from tabkeeper.pool.shutdown import Shutdown, end_bounded, end_unopened
 from tabkeeper.pool.stats import JobStats, PoolStats
 from tabkeeper.pool.stocktaking import session_stats
-from tabkeeper.pool.waiting import WaitingStats, waiting
+from tabkeeper.pool.waiting import WaitingStats, waiting, waiting_at
 from tabkeeper.pool.watch import PoolSample
 from tabkeeper.providers import make_provider
 from tabkeeper.providers.base import Provider
@@ -385,6 +385,11 @@ class SessionPool:
         """Tell who waits for a session, at which place, and what stands in the way; longest wait first."""
         self._check_opened()
         return waiting(self._view, self._leases.place_of, self._clock.monotonic())
+
+    def waiting_at(self, place: str) -> WaitingStats | None:
+        """Tell of the one request that waits under this `place`, far faster than `waiting`; None if none does."""
+        self._check_opened()
+        return waiting_at(self._view, self._leases.place_of, place, self._clock.monotonic())
 
     async def run_job(self, name: str) -> JobStats:
         """Run one of the jobs in `stats().jobs` now, unless it runs already; what it raises is in its result.

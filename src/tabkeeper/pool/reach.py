@@ -98,6 +98,8 @@ class Reach:
 
     def bytes_of(self, holding: Holding) -> int:
         """Return how many bytes the session has received during the lease."""
+        if holding.received is not None:
+            return holding.received
         running = self._sessions.running.get(holding.session.id)
         if running is None or running.browser is None:
             return 0

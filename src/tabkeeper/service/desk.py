@@ -28,7 +28,7 @@ from tabkeeper.service.tokens import Caller, hash_token
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 1000
+_REMEMBERED = 5000
 """Tickets that are over and can still be asked about."""
 
 
@@ -176,7 +176,7 @@ class LeaseDesk:
 
     def queued(self, ticket: Ticket) -> WaitingStats | None:
         """Say where a ticket stands in the pool's queue; None if it does not stand there."""
-        return next((one for one in self._pool.waiting() if one.place == ticket.place), None)
+        return self._pool.waiting_at(ticket.place)
 
     def heard(self, ticket: Ticket) -> None:
         """Note that the client of a ticket lives."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from tabkeeper.service.access import DOCUMENTED, AnyRooms, answers, need
@@ -40,9 +40,16 @@ async def fleet(request: Request) -> FleetNow:
     return found
 
 
+async def _seat(request: Request) -> AsyncIterator[None]:
+    """Have a place among the listeners before the answer begins, and until it ends."""
+    with _news(request).seat():
+        yield
+
+
 @router.get(
     "/events",
     summary="The same as it changes",
+    dependencies=[Depends(_seat)],
     response_class=EventSourceResponse,
     responses={200: {"content": {"text/event-stream": {}}}, **answers("too-many")},
 )

@@ -216,6 +216,8 @@ def _answer(ticket: Ticket, rooms: Rooms) -> LeaseAnswer:
         deadline=lease.deadline,
         waited_seconds=round(lease.waited.total_seconds(), 3),
         cost=lease.cost,
+        hourly_rate=lease.hourly_rate,
+        bytes_received=lease.bytes_received,
         outcome=lease.outcome or None,
     )
 

@@ -103,6 +103,10 @@ class LeaseAnswer(Told):
         None, description="It is taken back then if nothing is heard; null while a client is connected."
     )
     cost: Dollars | None = Field(None, description="So far, or in the end, by the price list.")
+    hourly_rate: Dollars | None = Field(
+        None, description="What an hour of the session costs by its price list, fees and traffic aside."
+    )
+    bytes_received: int | None = Field(None, description="What the session received during the lease.")
     outcome: str | None = Field(None, description="Of an ended lease: ok, failed, reclaimed or lost.")
     problem: Problem | None = Field(None, description="Why it was refused.")
 

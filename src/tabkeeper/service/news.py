@@ -6,8 +6,9 @@ A listener that does not keep up misses what lies between, never the latest; so 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 
 from tabkeeper.clock import Clock, Instant
@@ -132,8 +133,9 @@ class News:
                 self._fleet_at = now
             return self._fleet
 
-    async def listen(self) -> AsyncIterator[tuple[int, str, str]]:
-        """Give (number, kind, JSON) of what is new, first of what is; until the service stops.
+    @contextlib.contextmanager
+    def seat(self) -> Iterator[None]:
+        """Have a listener's place while the block runs; taken before the answer begins, so that it can be a refusal.
 
         Raises:
             ProblemError: too many listen already.
@@ -141,20 +143,24 @@ class News:
         if self._listeners >= MOST_LISTENERS:
             raise ProblemError("too-many", f"{MOST_LISTENERS} listen already", retry_after=10)
         self._listeners += 1
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_on(), name="tabkeeper news")
-        seen: dict[str, int] = {}
         try:
-            while not self._over:
-                changed = self._changed
-                fresh = [(n, kind, said) for kind, (n, said) in self._latest.items() if seen.get(kind) != n]
-                for number, kind, said in fresh:
-                    seen[kind] = number
-                    yield number, kind, said
-                if not fresh:
-                    await changed.wait()
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look_on(), name="tabkeeper news")
+            yield
         finally:
             self._listeners -= 1
+
+    async def listen(self) -> AsyncIterator[tuple[int, str, str]]:
+        """Give (number, kind, JSON) of what is new, first of what is; until the service stops. It needs a `seat`."""
+        seen: dict[str, int] = {}
+        while not self._over:
+            changed = self._changed
+            fresh = [(n, kind, said) for kind, (n, said) in self._latest.items() if seen.get(kind) != n]
+            for number, kind, said in fresh:
+                seen[kind] = number
+                yield number, kind, said
+            if not fresh:
+                await changed.wait()
 
     async def aclose(self) -> None:
         """Let nobody listen any more."""
@@ -172,14 +178,14 @@ class News:
     async def _look_on(self) -> None:
         try:
             while self._listeners and not self._over:
-                self._tell("now", self.now())
                 try:
+                    self._tell("now", self.now())
                     self._tell("money", await self.money())
                     fleet = await self.fleet()
                     if fleet is not None:
                         self._tell("fleet", fleet)
                 except Exception:
-                    log.exception("the books could not be read for those who listen")
+                    log.exception("the pool and its books could not be looked at for those who listen; it is tried again")
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             self._latest.clear()
