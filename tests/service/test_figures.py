@@ -4,6 +4,7 @@ import asyncio
 
 from tabkeeper.errors import LedgerUnavailableError
 from tabkeeper.reports.html.page import render_html
+from tabkeeper.service import news
 from tabkeeper.testing import Faults, run_virtual
 
 from .world import ACME, LOOKER, MAIN, house
@@ -104,6 +105,7 @@ def test_health_says_how_full_it_is_and_when_nothing_is_usable(monkeypatch):
                 )
             told = await http.get("/health")
             assert (told.status_code, told.json()["providers"]) == (503, {"local": "open"})
+            assert (await http.head("/health")).status_code == 503
             assert told.json()["status"] == "unavailable"
 
         async with house(clock) as here, here.client(None) as http:
@@ -119,6 +121,29 @@ def test_health_says_how_full_it_is_and_when_nothing_is_usable(monkeypatch):
             monkeypatch.undo()
             await here.pool.drain(0)
             assert (await http.get("/health")).status_code == 503
+
+    run_virtual(story)
+
+
+def test_a_listener_too_many_is_refused_before_the_answer_begins_and_one_that_left_makes_room(monkeypatch):
+    monkeypatch.setattr(news, "MOST_LISTENERS", 2)
+
+    async def story(clock):
+        async with house(clock) as here, here.client() as http:
+            listening = [asyncio.create_task(http.get("/events")) for _ in range(2)]
+            await asyncio.sleep(3)
+            refused = await http.get("/events")
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
+            assert refused.json()["type"] == "urn:tabkeeper:problem:too-many"
+            listening[0].cancel()
+            await asyncio.wait(listening[:1])
+            listening.append(asyncio.create_task(http.get("/events")))
+            await asyncio.sleep(3)
+            assert not listening[1].done()
+            assert not listening[2].done()
+            await here.app.state.news.aclose()
+            for one in listening[1:]:
+                assert "event: now" in (await one).text
 
     run_virtual(story)
 

@@ -122,6 +122,12 @@ def test_mistakes_are_answered_in_one_form_and_never_repeat_what_was_sent():
             assert (await http.get("/leases/%2e%2e%2fstats")).status_code in {404, 422}
             assert (await http.get("/sessions/..%2f..%2fetc%2fpasswd")).status_code in {404, 422}
             assert (await http.put("/leases")).status_code == 405
+            assert (await http.get("/leases/")).headers["content-type"] == "application/problem+json"
+            form = await http.post("/leases", data={"platform": "web"})
+            assert (form.status_code, "Content-Type: application/json" in form.json()["detail"]) == (
+                422,
+                True,
+            )
 
     run_virtual(story)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tabkeeper.pool import waiting
 from tabkeeper.testing import run_virtual
 
 from .world import ACME, LOOKER, house
@@ -42,6 +43,31 @@ def test_a_request_that_need_not_wait_is_told_its_place_and_served_later():
             await asyncio.sleep(1)
             await http.delete(f"/leases/{first['id']}")
             assert (await look).json()["status"] == "active"
+
+    run_virtual(story)
+
+
+def test_each_of_many_who_wait_is_told_its_place_without_a_look_at_all_the_others(monkeypatch):
+    async def story(clock):
+        async with house(clock, max_sessions=1, max_queued=300) as here, here.client() as http:
+            await http.post("/leases", json={"platform": "web", "ttl": 3000})
+            looks = []
+            monkeypatch.setattr(
+                waiting, "why_waiting", lambda view, request, now: looks.append(request) or "?"
+            )
+            asked = {"platform": "web", "wait": 0, "timeout": 100}
+            told = [
+                (await http.post("/leases", json=asked | {"priority": number % 3})).json()
+                for number in range(60)
+            ]
+            assert [one["queue"]["position"] for one in told[:6]] == [1, 1, 1, 4, 3, 2]
+            assert len(looks) == 60
+            places = [one["place"] for one in (await http.get("/queue")).json()]
+            assert len(places) == 60
+            for one in told:
+                place = f"client 'main', lease {one['id']}"
+                assert here.pool.waiting_at(place) in here.pool.waiting()
+            assert here.pool.waiting_at("nowhere") is None
 
     run_virtual(story)
 

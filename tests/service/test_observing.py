@@ -11,7 +11,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from tabkeeper.config import ProviderSettings, parse_config
 from tabkeeper.errors import QueueTimeoutError
+from tabkeeper.pool.pool import SessionPool
+from tabkeeper.providers.local import LocalProvider
 from tabkeeper.testing import run_virtual
 
 from .world import house
@@ -57,22 +60,55 @@ def spans(monkeypatch):
 def test_leases_creations_and_closes_are_told_as_spans_and_failures_without_their_words(spans):
     async def story(clock):
         async with house(clock, max_sessions=1) as here:
-            async with here.pool.get_session("web", tenant="acme"):
-                with pytest.raises(QueueTimeoutError):
-                    await here.pool.get_session("web", timeout=1)
+            with trace.get_tracer("ours").start_as_current_span("job"):
+                async with here.pool.get_session("web", tenant="acme") as lease:
+                    with pytest.raises(QueueTimeoutError):
+                        await here.pool.get_session("web", timeout=1)
+            return lease
 
-    run_virtual(story)
+    lease = run_virtual(story)
     found = {}
     for one in spans.get_finished_spans():
         found.setdefault(one.name, []).append(one)
-    assert set(found) == {"tabkeeper.lease", "tabkeeper.create", "tabkeeper.close"}
-    fine, late = found["tabkeeper.lease"]
+    assert set(found) == {"job", "tabkeeper.lease", "tabkeeper.create", "tabkeeper.close"}
+    (job,), (fine, late) = found["job"], found["tabkeeper.lease"]
     assert dict(fine.attributes) == {
         "tabkeeper.platform": "web",
         "tabkeeper.tenant": "acme",
         "tabkeeper.priority": 0,
+        "tabkeeper.provider": "local",
+        "tabkeeper.session": lease.session_id,
+        "tabkeeper.lease": lease.id,
+        "tabkeeper.is_new": True,
     }
     assert late.status.status_code is StatusCode.ERROR
     assert late.status.description == late.attributes["error.type"] == "QueueTimeoutError"
     assert late.events == ()
-    assert found["tabkeeper.create"][0].attributes["tabkeeper.provider"] == "local"
+    assert fine.parent.span_id == late.parent.span_id == job.context.span_id
+    (create,), (close,) = found["tabkeeper.create"], found["tabkeeper.close"]
+    for one in (create, close):
+        assert one.parent is None
+        assert dict(one.attributes) == {
+            "tabkeeper.session": lease.session_id,
+            "tabkeeper.platform": "web",
+            "tabkeeper.provider": "local",
+            "tabkeeper.tenant": "acme",
+        }
+    assert [link.context.span_id for link in create.links] == [fine.context.span_id]
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("browser")
+async def test_the_first_page_of_a_session_shows_what_connecting_took(spans, tmp_path):
+    config = parse_config({"ledger": {"url": "sqlite://"}, "platforms": {"web": {}}})
+    provider = LocalProvider("local", ProviderSettings(kind="local"), state_dir=tmp_path)
+    async with SessionPool(config, providers={"local": provider}, jobs=False) as pool:
+        async with pool.get_session("web", timeout=60) as lease:
+            with trace.get_tracer("ours").start_as_current_span("job"):
+                await lease.new_page()
+                await lease.new_page()
+    (job,) = (one for one in spans.get_finished_spans() if one.name == "job")
+    (connect,) = (one for one in spans.get_finished_spans() if one.name == "tabkeeper.connect")
+    assert connect.parent.span_id == job.context.span_id
+    assert connect.attributes["tabkeeper.session"] == lease.session_id
+    assert connect.attributes["tabkeeper.provider"] == "local"

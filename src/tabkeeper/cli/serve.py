@@ -32,11 +32,11 @@ def serve(
 
     For instance:
 
-      tabkeeper tokens new --name me --scope read --scope lease
+      tabkeeper tokens create --name me --scope read --scope lease
 
       tabkeeper serve --port 8020
 
-      curl -H "Authorization: Bearer $TOKEN" -d '{"platform": "web"}' http://127.0.0.1:8020/leases
+      curl -H "Authorization: Bearer $TOKEN" --json '{"platform": "web"}' http://127.0.0.1:8020/leases
     """
     need("service", "fastapi", "uvicorn", "websockets")
     settings = read_config(config)

@@ -15,7 +15,6 @@ from tabkeeper.client.problems import UnknownLeaseError
 from tabkeeper.errors import (
     ConfigError,
     LeaseLostError,
-    PoolError,
     SessionTimeoutError,
     TabkeeperError,
 )
@@ -299,7 +298,9 @@ class RemoteLease:
             except TabkeeperError as error:  # it may come back
                 silent = loop.time() - heard
                 if silent > self._ttl and not self._is_connected:
-                    self._lose(f"nothing was heard of the service for {silent:.0f} s, so it took it back: {error}")
+                    self._lose(
+                        f"nothing was heard of the service for {silent:.0f} s, so it took it back: {error}"
+                    )
         for scope in self._scopes:
             if not scope.expired():
                 scope.reschedule(loop.time())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from playwright.async_api import Browser, BrowserContext, CDPSession, Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
@@ -52,7 +52,10 @@ class Connection:
     the default one.
     """
 
-    def __init__(self, driver: Driver, connect_url: str, *, shared: bool) -> None:
+    def __init__(
+        self, driver: Driver, connect_url: str, *, shared: bool, about: Mapping[str, str] | None = None
+    ) -> None:
+        self._about = about or {}
         self._driver = driver
         self._shared = shared
         self._connect_url = connect_url
@@ -99,7 +102,7 @@ class Connection:
             raise PlaywrightError("the session ended while it was being connected to") from None
 
     async def _connect(self) -> Browser:
-        with span("connect"):
+        with span("connect", **self._about):
             return await self._reach()
 
     async def _reach(self) -> Browser:
@@ -180,15 +183,15 @@ class Connections:
         self.driver = Driver()
         self._shared: dict[str, Connection] = {}
 
-    def to(self, connect_url: str, *, shared: bool) -> Connection:
-        """Return the connection to a browser; nothing is connected yet."""
+    def to(self, connect_url: str, *, shared: bool, about: Mapping[str, str] | None = None) -> Connection:
+        """Return the connection to a browser; nothing is connected yet. `about` is what traces tell of it."""
         if not shared:
-            return Connection(self.driver, connect_url, shared=False)
+            return Connection(self.driver, connect_url, shared=False, about=about)
         known = self._shared.get(connect_url)
         if known is None:
             # A browser that was restarted has a new address: forget those that nobody listens to any more.
             self._shared = {url: c for url, c in self._shared.items() if c.in_use}
-            known = self._shared[connect_url] = Connection(self.driver, connect_url, shared=True)
+            known = self._shared[connect_url] = Connection(self.driver, connect_url, shared=True, about=about)
         return known
 
     async def aclose(self) -> None:

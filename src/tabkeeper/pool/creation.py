@@ -34,7 +34,7 @@ from tabkeeper.pool.model import Session, State
 from tabkeeper.pool.proxied import Proxied, spec_of
 from tabkeeper.pool.relay import Relay
 from tabkeeper.pool.sessions import Running, Sessions
-from tabkeeper.pool.spans import span
+from tabkeeper.pool.spans import span_apart
 from tabkeeper.pool.sweeper import FIRST_PAUSE, Sweeper
 from tabkeeper.pool.traffic import Meter
 from tabkeeper.providers.base import Provider, ProxySpec, RemoteSession, SessionSpec
@@ -143,7 +143,16 @@ class Creation:
         assert remote is not None
         assert running.hold is not None
         running.browser = SessionBrowser(
-            self._sessions.connections.to(remote.connect_url, shared=remote.shared),
+            self._sessions.connections.to(
+                remote.connect_url,
+                shared=remote.shared,
+                about={
+                    "session": session.id,
+                    "platform": session.lane.platform,
+                    "provider": session.provider,
+                    "tenant": session.tenant,
+                },
+            ),
             shared=remote.shared,
             proxy=self._context_proxy(running),
             on_lost=lambda why: self._sessions.lost(session.id, why),
@@ -236,8 +245,12 @@ class Creation:
         self._counts.creations += 1
         try:
             async with asyncio.timeout(seconds):
-                with span(
-                    "create", session=session.id, platform=session.lane.platform, provider=session.provider
+                with span_apart(
+                    "create",
+                    session=session.id,
+                    platform=session.lane.platform,
+                    provider=session.provider,
+                    tenant=session.tenant,
                 ):
                     return await self._providers[session.provider].create(spec)
         except (TimeoutError, OutcomeUnknownError) as unknown:

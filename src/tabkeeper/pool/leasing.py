@@ -100,8 +100,10 @@ class Leases:
 
     async def acquire(self, ask: Ask) -> Lease:
         """Wait for a lease; see `SessionPool.get_session`."""
-        with span("lease", platform=ask.platform, tenant=ask.tenant, priority=ask.priority):
-            return await self._acquire(ask)
+        with span("lease", platform=ask.platform, tenant=ask.tenant, priority=ask.priority) as tell:
+            lease = await self._acquire(ask)
+            tell(provider=lease.provider, session=lease.session_id, lease=lease.id, is_new=lease.is_new)
+            return lease
 
     async def _acquire(self, ask: Ask) -> Lease:
         request = self._asking.request_from(ask)

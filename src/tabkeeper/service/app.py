@@ -102,6 +102,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.rooms = rooms
     app.state.hush = hush
@@ -156,11 +157,19 @@ def _answer_errors(app: FastAPI, clock: Clock) -> None:
     async def known(_: Request, error: Exception) -> JSONResponse:
         return answer(problem_of(error, clock))
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
+        if any(one["type"] == "json_invalid" for one in error.errors()):
+            return answer(ProblemError("bad-request", "the body is not JSON"))
+        sent = request.headers.get("content-type", "none")
+        if any(one["loc"] == ("body",) for one in error.errors()) and "json" not in sent:
+            return answer(
+                ProblemError(
+                    "invalid", "send the body as JSON, with the header 'Content-Type: application/json'"
+                )
+            )
         said = [_mistake(one) for one in error.errors()]
-        kind = "bad-request" if any(one["type"] == "json_invalid" for one in error.errors()) else "invalid"
-        return answer(ProblemError(kind, "; ".join(said[:5])))
+        return answer(ProblemError("invalid", "; ".join(said[:5])))
 
     async def plain(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

@@ -185,7 +185,9 @@ class News:
                     if fleet is not None:
                         self._tell("fleet", fleet)
                 except Exception:
-                    log.exception("the pool and its books could not be looked at for those who listen; it is tried again")
+                    log.exception(
+                        "the pool and its books could not be looked at for those who listen; it is tried again"
+                    )
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             self._latest.clear()

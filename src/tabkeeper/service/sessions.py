@@ -38,6 +38,12 @@ async def get_health(response: Response, rooms: AnyRooms) -> HealthAnswer:
     return found
 
 
+@router.head("/health", include_in_schema=False)
+async def head_health(response: Response, rooms: AnyRooms) -> None:
+    """Answer those who watch the service by HEAD with the status alone."""
+    await get_health(response, rooms)
+
+
 @router.get("/sessions", summary="List open sessions", dependencies=READER, responses=answers())
 async def sessions(rooms: AnyRooms) -> list[SessionAnswer]:
     """List every open session of this pool."""
