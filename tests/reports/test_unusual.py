@@ -1,17 +1,20 @@
 """Hours that cost far from what they usually do are named; ordinary ones, and those nothing is known of, are not."""
 
+import io
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tabkeeper.ledger.instants import micros
 from tabkeeper.ledger.windows import window_of_date
 from tabkeeper.reports.figures import HourSums
 from tabkeeper.reports.html.page import render_html
-from tabkeeper.reports.unusual import WEEKS, unusual
+from tabkeeper.reports.render_table import WIDTH, render_table
+from tabkeeper.reports.unusual import WEEKS, unusual_days, unusual_hours
 
 from .test_daily import report
 
@@ -31,7 +34,7 @@ def told(costs, now=None, zone="UTC", since=None, day=DAY):
             cost = costs(at.astimezone(place).hour, week)
             hours[micros(at)] = {"one": HourSums(cost_n=cost, sessions=1)}
             at += timedelta(hours=1)
-    return unusual(hours, window, now or window.end, place, since or datetime(2020, 1, 1, tzinfo=UTC))
+    return unusual_hours(hours, window, now or window.end, place, since or datetime(2020, 1, 1, tzinfo=UTC))
 
 
 def steady(_hour, week):
@@ -79,11 +82,71 @@ def test_a_past_that_is_always_the_same_is_not_unusual_at_any_size(cost, weeks):
     assert told(lambda _hour, _week: cost, since=since) == ()
 
 
-async def test_the_page_tells_of_them(golden):
-    plain = report(golden, day=date(2026, 11, 2))
-    assert plain.unusual == ()  # five weeks are not known yet
-    assert "Unusual hours" not in render_html(plain)
-    (one,) = told(lambda hour, week: 10**9 if (hour, week) == (14, 0) else steady(hour, week) * 1000)
-    page = render_html(plain.model_copy(update={"unusual": (one,)}))
-    assert "Unusual hours" in page
-    assert f"{one.off:+.1f}" in page
+def days_told(costs, now=None, zone="UTC", since=None):
+    """Tell of November; `costs` gives a day's nano-dollars by its date."""
+    hours, at = {}, datetime(2026, 8, 20, tzinfo=UTC)
+    while at < datetime(2026, 12, 2, tzinfo=UTC):
+        local = at.astimezone(ZoneInfo(zone))
+        hours[micros(at)] = {
+            "one": HourSums(cost_n=costs(local.date()) if local.hour == 12 else 0, sessions=1)
+        }
+        at += timedelta(hours=1)
+    window = window_of_date("month", zone, DAY)
+    past = since or datetime(2020, 1, 1, tzinfo=UTC)
+    return unusual_days(hours, window, now or window.end, ZoneInfo(zone), past)
+
+
+def weekly(day):
+    """More on some weekdays than on others, and never quite the same."""
+    return 1000 * (1 + day.weekday()) + day.day
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])  # clocks change there on 1 November
+def test_a_wild_day_of_a_month_is_named_and_one_dearer_weekday_is_not(zone):
+    assert days_told(weekly, zone=zone) == ()
+    (one,) = days_told(lambda day: 9999 if day == DAY else weekly(day), zone=zone)
+    assert (one.label, one.cost.nanos, one.weeks) == ("2026-11-18", 9999, 8)
+    assert 3000 < one.usual.nanos < 3032
+    (none,) = days_told(lambda day: 0 if day == DAY else weekly(day), zone=zone)
+    assert none.off < -3.5
+
+
+def test_of_a_month_only_days_are_judged_that_are_over_and_whose_past_is_known():
+    def wild(day):
+        return 9 * weekly(day) if day.month == 11 else weekly(day)
+
+    noon = datetime(2026, 11, 3, 12, tzinfo=UTC)
+    assert sorted(one.label for one in days_told(wild, now=noon)) == ["2026-11-01", "2026-11-02"]
+    assert days_told(wild, now=datetime(2026, 10, 3, tzinfo=UTC)) == ()
+    assert days_told(wild, since=datetime(2026, 10, 20, tzinfo=UTC)) == ()
+    assert days_told(wild, zone="Asia/Kathmandu") == ()  # its days do not begin on a whole hour of UTC
+
+
+async def test_page_and_terminal_tell_of_them(golden):
+    (hour,) = told(lambda hour, week: 10**9 if (hour, week) == (14, 0) else steady(hour, week) * 1000)
+    (day,) = days_told(lambda day: 10**9 if day == DAY else weekly(day))
+    for period, title, name, one in (
+        ("day", "Unusual hours", "14:00", hour),
+        ("month", "Unusual days", "Wed 2026-11-18", day),
+    ):
+        plain = report(golden, period=period, day=date(2026, 11, 2))
+        assert plain.unusual == ()  # five weeks are not known yet
+        found = plain.model_copy(update={"unusual": (one,)})
+        screen = io.StringIO()
+        Console(file=screen, width=WIDTH).print(render_table(found))
+        assert title not in render_html(plain)
+        for shown in (render_html(found), screen.getvalue()):
+            assert all(word in shown for word in (title, name, "$1.0", f"{one.off:+.1f}")), shown
+
+
+async def test_a_month_is_compared_with_eight_weeks_before_its_beginning(story):
+    wednesday = datetime(2026, 9, 2, 12, tzinfo=UTC)
+    while wednesday < datetime(2026, 12, 1, tzinfo=UTC):
+        for _ in range(9 if wednesday.day == 4 else 1):
+            await story.session(wednesday)
+            wednesday += timedelta(minutes=2)
+        wednesday = wednesday.replace(minute=0) + timedelta(weeks=1)
+    story.at(datetime(2026, 12, 3, tzinfo=UTC))
+    await story.ledger.flush()
+    (one,) = report(story, period="month", day=date(2026, 11, 30)).unusual
+    assert (one.label, one.weeks, one.cost.nanos) == ("2026-11-04", 8, 9 * one.usual.nanos)

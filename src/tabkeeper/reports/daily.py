@@ -37,7 +37,7 @@ from tabkeeper.reports.report import (
     Usage,
 )
 from tabkeeper.reports.trend import last_day, read_trend
-from tabkeeper.reports.unusual import unusual
+from tabkeeper.reports.unusual import unusual_days, unusual_hours
 
 _MOMENT = timedelta(microseconds=1)
 _HISTORY = timedelta(weeks=8)
@@ -107,7 +107,7 @@ def _scene(
     first = facts.first_session(conn, upto)
     before = window_bounds(period, place, window.start - _MOMENT)
     known = Span.of(
-        min(before.start, max(min(now, window.end), FIRST_INSTANT + history.LOOK_BACK) - history.LOOK_BACK),
+        min(before.start, max(min(now, window.start), FIRST_INSTANT + history.LOOK_BACK) - history.LOOK_BACK),
         window.end,
     )
     return _Scene(
@@ -169,7 +169,9 @@ def _report(scene: _Scene) -> CostReport:
         raised=raised,
         reconciled=details.reconciled(conn, begun),
         restated=details.restated(conn, window, place, now, upto),
-        unusual=unusual(scene.hours, window, now, place, scene.since) if scene.period == "day" else (),
+        unusual=(unusual_hours if scene.period == "day" else unusual_days)(
+            scene.hours, window, now, place, scene.since
+        ),
         provider_costs=history.provider_costs(scene.hours, parts),
         band=history.band(scene.period, scene.hours, window, parts, since=scene.since, place=place),
         days=_days(scene, history.last_days(last, place, scene.since)),

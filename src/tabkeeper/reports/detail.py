@@ -108,11 +108,11 @@ class Restated(Part):
 
 
 class Unusual(Part):
-    """An hour of a day that cost much more, or less, than the same hour of the same weekday in the weeks before."""
+    """An hour of a day, or a day of a month, that cost much more or less than the same weekday in the weeks before."""
 
     start: datetime
     label: str
-    """Its local time."""
+    """Its local time; its date."""
     cost: Amount
     usual: Amount
     """The median of the weeks before."""

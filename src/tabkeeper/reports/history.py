@@ -15,7 +15,7 @@ from tabkeeper.reports.figures import HourSums, ProviderHours
 from tabkeeper.reports.report import Moment, ReportPeriod
 
 LOOK_BACK = timedelta(days=57)
-"""How far before a period's end its history is read: eight weeks, and a day for the change of clocks."""
+"""How far before a period's beginning its history is read: eight weeks, and a day for the change of clocks."""
 DAYS = 30
 _WEEKS = 7
 _HEAT_WEEKS = 4

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tabkeeper.money import Money
+from tabkeeper.reports.render_notable import notable_tables
 from tabkeeper.reports.render_parts import (
     NONE,
     ROWS,
@@ -104,6 +105,7 @@ def render_table(report: CostReport) -> RenderableType:
     if report.components:
         parts.append(_component_table(report.components))
     parts.append(_waste(report))
+    parts.extend(notable_tables(report))
     if report.budgets:
         parts.append(_budget_table(report.budgets))
     if report.forecasts:

@@ -1,18 +1,19 @@
-"""Hours that cost much more or less than the same hour of the same weekday did in the weeks before. Pure.
+"""Hours of a day, and days of a month, that cost much more or less than the same weekday did in the weeks before. Pure.
 
 The measure is robust: what the hours before were is told by their median, how far they lie apart by the median distance
-from it. So one wild week in the past neither hides a wild hour nor makes ordinary ones look wild.
+from it. So one wild week in the past neither hides a wild hour nor makes ordinary ones look wild. Of a month, days are
+judged: among its 700 hours some would always look wild.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from statistics import median_low
 from zoneinfo import ZoneInfo
 
 from tabkeeper.ledger.instants import HOUR_US, micros, moment
-from tabkeeper.ledger.windows import Window
+from tabkeeper.ledger.windows import Window, window_of_date, windows_between
 from tabkeeper.money import Money
 from tabkeeper.reports.detail import Unusual
 from tabkeeper.reports.figures import ProviderHours
@@ -29,7 +30,7 @@ _LEAST = 0.1
 _MOST = 12
 
 
-def unusual(
+def unusual_hours(
     hours: ProviderHours, window: Window, now: datetime, place: ZoneInfo, since: datetime | None
 ) -> tuple[Unusual, ...]:
     """Find the unusual hours of a local day that are over, the furthest off first.
@@ -51,26 +52,55 @@ def unusual(
             for week in range(1, WEEKS + 1)
             if (then := _same_hour(local, week)) >= micros(since)
         ]
-        cost = _cost(hours, at)
-        off = _distance(cost, earlier)
-        if abs(off) > _LIMIT:
-            found.append(
-                Unusual(
-                    start=moment(at),
-                    label=f"{local:%H:%M}",
-                    cost=Money(cost),
-                    usual=Money(median_low(earlier)),
-                    off=round(off, 1),
-                    weeks=len(earlier),
-                )
-            )
-    return tuple(sorted(found, key=lambda one: (-abs(one.off), one.start))[:_MOST])
+        found.append(_judged(moment(at), f"{local:%H:%M}", _cost(hours, at), earlier))
+    return _furthest(found)
+
+
+def unusual_days(
+    hours: ProviderHours, window: Window, now: datetime, place: ZoneInfo, since: datetime | None
+) -> tuple[Unusual, ...]:
+    """Find the unusual days of a local month that are over, the furthest off first; arguments as of `unusual_hours`."""
+    if since is None:
+        return ()
+    found = []
+    for day in windows_between("day", place, window.start, min(window.end, max(now, window.start))):
+        its_date = date.fromisoformat(day.label)
+        weeks = [window_of_date("day", place, its_date - timedelta(weeks=n)) for n in range(1, WEEKS + 1)]
+        earlier = [one for one in weeks if one.start >= since]
+        if day.end <= now and not any(micros(one.start) % HOUR_US for one in (day, *earlier)):
+            costs = [_cost_between(hours, one) for one in earlier]
+            found.append(_judged(day.start, day.label, _cost_between(hours, day), costs))
+    return _furthest(found)
+
+
+def _judged(start: datetime, label: str, cost: int, earlier: Sequence[int]) -> Unusual | None:
+    """Return what is to be said of an hour or a day; None if it was as usual."""
+    off = _distance(cost, earlier)
+    if abs(off) <= _LIMIT:
+        return None
+    return Unusual(
+        start=start,
+        label=label,
+        cost=Money(cost),
+        usual=Money(median_low(earlier)),
+        off=round(off, 1),
+        weeks=len(earlier),
+    )
+
+
+def _furthest(found: Sequence[Unusual | None]) -> tuple[Unusual, ...]:
+    wild = [one for one in found if one is not None]
+    return tuple(sorted(wild, key=lambda one: (-abs(one.off), one.start))[:_MOST])
 
 
 def _same_hour(local: datetime, weeks: int) -> int:
     """Return when it was the same time of the day, so many weeks before; clocks may have changed since."""
     then = (local.replace(tzinfo=None) - timedelta(weeks=weeks)).replace(tzinfo=local.tzinfo, fold=local.fold)
     return micros(then) // HOUR_US * HOUR_US
+
+
+def _cost_between(hours: ProviderHours, day: Window) -> int:
+    return sum(_cost(hours, at) for at in range(micros(day.start), micros(day.end), HOUR_US))
 
 
 def _cost(hours: ProviderHours, at: int) -> int:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from tabkeeper.ledger.rates import BYTE_KINDS
 from tabkeeper.money import Money
 from tabkeeper.reports.detail import Raised
+from tabkeeper.reports.render_notable import Notable, restated_part, unusual_part
 from tabkeeper.reports.render_parts import (
     NONE,
     ROWS,
@@ -140,8 +141,8 @@ def tables(report: CostReport) -> list[HtmlTable]:
         _trend(report),
         _dearest(report),
         _reconciled(report),
-        _restated(report),
-        _unusual(report),
+        _notable(restated_part(report)),
+        _notable(unusual_part(report)),
         _alerts(report),
     ]
     return [table for table in found if table.rows]
@@ -368,29 +369,9 @@ def _reconciled(report: CostReport) -> HtmlTable:
     return HtmlTable("Compared with providers", columns, rows)
 
 
-def _restated(report: CostReport) -> HtmlTable:
-    parts = report.restated
-    told, more = money_column([one.reported for one in parts]), money_column([one.amount for one in parts])
-    rows: list[list[Cell]] = [
-        [one.day, f"{one.sessions:,}", told[n], more[n] if more[n].startswith("-") else f"+{more[n]}"]
-        for n, one in enumerate(parts)
-    ]
-    notes = ["Booked after the days' own reports, and since the report before this one."]
-    return HtmlTable(
-        "Earlier days, restated", ("Day", "Sessions", "Reported", "Changed by"), rows, notes=notes
-    )
-
-
-def _unusual(report: CostReport) -> HtmlTable:
-    parts = report.unusual
-    costs, usual = money_column([one.cost for one in parts]), money_column([one.usual for one in parts])
-    rows: list[list[Cell]] = [
-        [one.label, costs[n], usual[n], f"{one.off:+.1f}", str(one.weeks)] for n, one in enumerate(parts)
-    ]
-    notes = ["Against the same hour of the same weekday: its median, and how far off in robust deviations."]
-    return HtmlTable(
-        "Unusual hours", ("Hour", "Cost", "Usual", "Off by", "Weeks compared"), rows, notes=notes
-    )
+def _notable(part: Notable) -> HtmlTable:
+    rows: list[list[Cell]] = [list(row) for row in part.rows]
+    return HtmlTable(part.title, part.columns, rows, notes=[part.note])
 
 
 def _alerts(report: CostReport) -> HtmlTable:
