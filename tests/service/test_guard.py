@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from contextlib import nullcontext
+from importlib.resources import files
 
 import pytest
 
@@ -15,6 +17,8 @@ from tabkeeper.service.tokens import hash_token, new_token
 from tabkeeper.testing import run_virtual
 
 from .world import MAIN, TOKENS, house
+
+SHOWN = "https://ops.example.com:8443"
 
 
 def test_without_a_token_or_with_a_wrong_one_nothing_is_told():
@@ -130,6 +134,41 @@ def test_mistakes_are_answered_in_one_form_and_never_repeat_what_was_sent():
             )
 
     run_virtual(story)
+
+
+@pytest.mark.parametrize("takes_away", [True, False])
+def test_a_reverse_proxy_may_show_it_under_a_path_and_take_that_away_or_not(takes_away):
+    """What a proxy does is done here to the path; the scheme is the server's part, which believes `forwarders`."""
+
+    async def story(clock):
+        more = {"path": "/tk", "hosts": ["ops.example.com"]}
+        async with house(clock, service=more) as here, here.client(base_url=SHOWN) as http:
+            under = "" if takes_away else "/tk"
+            told = await http.post(f"{under}/leases", json={"platform": "web"})
+            lease = told.json()
+            assert told.headers["location"] == f"/tk/leases/{lease['id']}"
+            assert lease["cdp_url"] == f"wss://ops.example.com:8443/tk/cdp?lease={lease['token']}"
+            version = (await http.get(f"{under}/json/version", params={"platform": "web"})).json()
+            assert version["webSocketDebuggerUrl"] == "wss://ops.example.com:8443/tk/cdp?platform=web"
+            assert (await http.get("/tkx/health")).status_code == 404
+            assert (await http.get("/openapi.json")).json()["servers"] == [{"url": "/tk"}]
+            page = await http.get("/tk")
+            assert (page.status_code, page.headers["location"]) == (308, "/tk/")
+            async with here.client(None, base_url=SHOWN) as nobody:
+                assert (await nobody.get(f"{under}/health")).status_code == 200
+                assert (await nobody.get(f"{under}/")).status_code == 200
+                assert (await nobody.get(f"{under}/assets/app.js")).status_code == 200
+                assert (await nobody.get(f"{under}/stats")).status_code == 401
+                assert (await nobody.get("/tk/tk/health")).status_code == 401
+
+    run_virtual(story)
+
+
+def test_pages_find_their_files_wherever_they_are_shown():
+    folder = files("tabkeeper.service")
+    for page in ("dashboard/index.html", "dashboard/app.js", "gateway/watch.js"):
+        said = folder.joinpath(page).read_text(encoding="utf-8")
+        assert re.findall(r"""(?:href=|src=|href: |fetch\(|EventSource\(|URL\()["'`]/[^"'`]*""", said) == []
 
 
 async def test_a_service_does_not_start_without_a_token_unless_told_to():

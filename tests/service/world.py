@@ -36,7 +36,7 @@ class House:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app),
-            base_url="http://127.0.0.1:8020",
+            base_url=more.pop("base_url", "http://127.0.0.1:8020"),
             headers=headers | more.pop("headers", {}),
             **more,
         )

@@ -70,6 +70,17 @@ class ServiceSettings(Settings):
         (),
         description='Web pages of other origins that may call it, such as "https://ops.example.com"; else none may.',
     )
+    path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description='Where a reverse proxy shows it, such as "/tabkeeper"; addresses that it tells begin with it. It '
+        "answers with and without, so the proxy may take it away or not.",
+    )
+    forwarders: tuple[str, ...] = Field(
+        ("127.0.0.1", "::1"),
+        description="Addresses or networks of reverse proxies whose X-Forwarded-Proto is believed: it says whether "
+        "the addresses that are told begin with https and wss.",
+    )
     lease_ttl: Duration = Field(
         timedelta(seconds=60),
         description="A lease over HTTP that is neither connected nor heard of for this long is taken back.",

@@ -103,6 +103,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": settings.path}] if settings.path else None,
     )
     app.state.rooms = rooms
     app.state.hush = hush

@@ -78,11 +78,16 @@ class Guard:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
+        if (under := self._settings.path) and f"{scope['path']}/".startswith(f"{under}/"):
+            scope = {**scope, "path": scope["path"].removeprefix(under)}
         try:
             headers = Headers(scope=scope)
             self._check_host(headers)
             self._check_origin(scope, headers)
             scope.setdefault("state", {})["caller"] = await self._caller(scope, headers)
+            if scope["type"] == "http" and not scope["path"]:
+                await _lead_to(f"{under}/", send)  # the page's own links begin where it ends
+                return
             if scope["type"] == "http":
                 receive = await self._body(headers, receive)
                 send = _hardened(scope, send)
@@ -116,7 +121,7 @@ class Guard:
                 raise ProblemError("forbidden", "pages of other origins may not call this service")
             return
         if headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
-            looks = scope["type"] == "http" and scope["method"] == "GET" and scope["path"] == "/"
+            looks = scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in {"", "/"}
             if not (looks and headers.get("sec-fetch-mode") == "navigate"):
                 raise ProblemError("forbidden", "pages of other origins may not call this service")
 
@@ -175,7 +180,7 @@ class Guard:
 
 def is_public(path: str) -> bool:
     """Whether a path needs no token."""
-    return path in PUBLIC or path.startswith(PUBLIC_FOLDER)
+    return path in PUBLIC or not path or path.startswith(PUBLIC_FOLDER)
 
 
 def _token_of(scope: Scope, headers: Headers) -> str | None:
@@ -227,6 +232,11 @@ def _hardened(scope: Scope, send: Send) -> Send:
         await send(message)
 
     return send_more
+
+
+async def _lead_to(where: str, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 308, "headers": [(b"location", where.encode())]})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def refuse(problem: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:

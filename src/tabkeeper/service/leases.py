@@ -72,14 +72,14 @@ async def lease(
         except SessionInUseError:
             await rooms.desk.release(ticket, success=True)
             raise
-    response.headers["Location"] = f"/leases/{ticket.id}"
+    response.headers["Location"] = f"{rooms.settings.path}/leases/{ticket.id}"
     if ticket.state is TicketState.QUEUED:
         response.status_code = 202
         response.headers["Retry-After"] = "1"
     return NewLeaseAnswer(
         **_answer(ticket, rooms).model_dump(exclude={"problem"}),
         token=ticket.token,
-        cdp_url=_cdp_url(request, ticket),
+        cdp_url=_cdp_url(request, ticket, rooms.settings.path),
         connect_url=direct,
     )
 
@@ -222,6 +222,6 @@ def _answer(ticket: Ticket, rooms: Rooms) -> LeaseAnswer:
     )
 
 
-def _cdp_url(request: Request, ticket: Ticket) -> str:
+def _cdp_url(request: Request, ticket: Ticket, path: str) -> str:
     scheme = "wss" if request.url.scheme == "https" else "ws"
-    return f"{scheme}://{request.headers['host']}/cdp?lease={ticket.token}"
+    return f"{scheme}://{request.headers['host']}{path}/cdp?lease={ticket.token}"

@@ -104,6 +104,7 @@ async def serving(app: FastAPI, settings: ServiceSettings) -> AsyncIterator[str]
                 server_header=False,
                 date_header=False,
                 h11_max_incomplete_event_size=32768,
+                forwarded_allow_ips=list(settings.forwarders),
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=2,
             )

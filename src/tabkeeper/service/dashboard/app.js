@@ -96,8 +96,9 @@ function put(node, cell) {
 
 // ── talking to the service ──────────────────────────────────────────────────────────────────────────────────────
 
+// Addresses are told from this page's own, which a reverse proxy may show under a path.
 async function ask(path, options = {}) {
-  const answer = await fetch(path, { credentials: "same-origin", ...options });
+  const answer = await fetch(`.${path}`, { credentials: "same-origin", ...options });
   if (answer.status === 401 && path !== "/login") { toLogin(); throw new Error("logged out"); }
   if (!answer.ok) {
     const problem = await answer.json().catch(() => ({}));
@@ -128,7 +129,7 @@ function disconnect() {
 }
 function connect() {
   disconnect();
-  const source = new EventSource("/events");
+  const source = new EventSource("./events");
   state.source = source;
   source.addEventListener("now", (event) => { live("is-live", "live"); onNow(JSON.parse(event.data)); });
   source.addEventListener("fleet", (event) => { state.fleet = JSON.parse(event.data); if (state.now) onNow(state.now); });
@@ -267,7 +268,7 @@ function linkReports(id, periods) {
   const said = JSON.stringify(periods);
   if (node.dataset.said === said) return;
   node.dataset.said = said;
-  const links = periods.map(([period, when]) => el("a", { href: `/reports/${period}/${when}.html` }, when));
+  const links = periods.map(([period, when]) => el("a", { href: `./reports/${period}/${when}.html` }, when));
   node.replaceChildren("Reports to read and print: ", ...links.flatMap((link, i) => (i ? [", ", link] : [link])));
 }
 function showBudgets(budgets, day) {
@@ -447,7 +448,7 @@ async function start() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   try {
     if (given) {
-      history.replaceState(null, "", "/#now");
+      history.replaceState(null, "", "./#now");
       await login(given);
     }
     for (const one of await ask("/samples")) minutes.push([Math.round(new Date(one.at) / 1000), one.whole.leased, one.whole.idle, one.whole.queued]);

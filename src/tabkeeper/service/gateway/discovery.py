@@ -63,7 +63,7 @@ class Discovery:
             {
                 "Browser": f"Tabkeeper/{tabkeeper.__version__}",
                 "Protocol-Version": "1.3",
-                "webSocketDebuggerUrl": f"{scheme}://{request.headers['host']}/cdp{query}",
+                "webSocketDebuggerUrl": f"{scheme}://{request.headers['host']}{self._rooms.settings.path}/cdp{query}",
             }
         )
 

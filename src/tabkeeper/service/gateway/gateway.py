@@ -187,8 +187,8 @@ class Gateway:
         return {
             "id": ticket.id,
             "token": ticket.token,
-            "reconnect": f"/cdp?lease={ticket.token}",
-            "watch": f"/cdp/watch?lease={ticket.token}",
+            "reconnect": f"{self._rooms.settings.path}/cdp?lease={ticket.token}",
+            "watch": f"{self._rooms.settings.path}/cdp/watch?lease={ticket.token}",
             "sessionId": lease.session_id,
             "platform": lease.platform,
             "provider": lease.provider,

@@ -1,7 +1,7 @@
 "use strict";
 const state = document.getElementById("state");
 const screen_ = document.getElementById("screen");
-const address = new URL("/cdp/screen" + location.search, location.href);
+const address = new URL("screen" + location.search, location.href);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 const socket = new WebSocket(address);
 socket.binaryType = "blob";
