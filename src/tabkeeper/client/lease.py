@@ -41,10 +41,17 @@ class Service(Protocol):
 
 
 class RemoteLease:
-    """The right to use a session until `release`, the end of the ``async with`` block, or `deadline`."""
+    """The right to use a session until `release`, the end of the ``async with`` block, or `deadline`.
 
-    def __init__(self, pool: Service, told: Mapping[str, Any]) -> None:
+    Args:
+        pool: whose it is.
+        told: what the service answered.
+        at_home: its context is the browser's first one, in which the service restored a profile.
+    """
+
+    def __init__(self, pool: Service, told: Mapping[str, Any], *, at_home: bool = False) -> None:
         self._pool = pool
+        self._at_home = at_home
         self._told = dict(told)
         self._browser: Browser | None = None
         self._context: BrowserContext | None = None
@@ -159,19 +166,23 @@ class RemoteLease:
             return self._browser
 
     async def context(self, **options: Any) -> BrowserContext:
-        """Return the lease's context: clean when the lease begins.
+        """Return the lease's context: clean when the lease begins, or as its profile was saved.
 
         Args:
-            **options: for Playwright's `Browser.new_context`, at the first call only.
+            **options: for Playwright's `Browser.new_context`, at the first call only; not with a profile.
 
         Raises:
             LeaseLostError: the lease is over.
-            ValueError: options were given after the context was opened.
+            ValueError: options were given after the context was opened, or with a profile.
         """
+        if self._at_home and options:
+            raise ValueError(
+                "with a profile a remote lease's context is the browser's first one, which takes no options"
+            )
         browser = await self.browser()
         async with self._opening, self._while_held():
             if self._context is None:
-                self._context = await browser.new_context(**options)
+                self._context = browser.contexts[0] if self._at_home else await browser.new_context(**options)
             elif options:
                 raise ValueError("the lease's context is open already; pass its options at the first call")
             return self._context

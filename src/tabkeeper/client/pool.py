@@ -162,7 +162,8 @@ class RemotePool:
             raise
         if told["status"] != "active":
             raise error_of(told["problem"] or {"detail": told["message"]}, platform)
-        lease = RemoteLease(self, told | secret)
+        at_home = "profile" in body and not self._direct
+        lease = RemoteLease(self, told | secret, at_home=at_home)
         self._leases.add(lease)
         return lease
 

@@ -7,8 +7,8 @@ sessions; it says whether one is clean.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Page, Route
@@ -20,7 +20,6 @@ from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.traces import belongings, context_id, remaining
 from tabkeeper.pool.trackers import is_tracker
 from tabkeeper.pool.traffic import Meter
-from tabkeeper.profiles.state import BrowserState
 from tabkeeper.providers.base import ProxySpec
 
 _PAUSES = (0.01, 0.05, 0.2, 0.5)
@@ -39,27 +38,6 @@ def trouble(error: BaseException) -> Trouble:
 def is_browser_error(error: BaseException | None) -> bool:
     """Say whether Playwright raised it, as it does when a browser ends under its user."""
     return isinstance(error, PlaywrightError)
-
-
-_READS_INDEXED_DB = "indexed_db" in inspect.signature(BrowserContext.storage_state).parameters
-"""Playwright 1.51 and later can."""
-
-
-async def browser_state(context: BrowserContext, before: BrowserState | None) -> BrowserState:
-    """Read what makes a context look like the same visitor; what no open page tells is taken from `before`.
-
-    Raises:
-        playwright.async_api.Error: the context or its browser is gone.
-    """
-    more: dict[str, Any] = {"indexed_db": True} if _READS_INDEXED_DB else {}
-    storage: Any = await context.storage_state(**more)
-    user_agent, viewport = (None, None) if before is None else (before.user_agent, before.viewport)
-    if context.pages:
-        page = context.pages[0]
-        user_agent = str(await page.evaluate("navigator.userAgent"))
-        size = page.viewport_size
-        viewport = None if size is None else {"width": size["width"], "height": size["height"]}
-    return BrowserState(storage=storage, user_agent=user_agent, viewport=viewport)
 
 
 def _playwright_proxy(proxy: ProxySpec) -> dict[str, str]:
@@ -95,6 +73,8 @@ class SessionBrowser:
         self._home_id: str | None = None
         self._home_lock = asyncio.Lock()
         self._proxy = proxy
+        self.moved_in = False
+        """Whether the browser's first context was given a profile."""
         self.shared = shared
         self.used = False
         """Whether anybody has connected, so that there may be something to clean."""
@@ -115,6 +95,14 @@ class SessionBrowser:
         """Whether somebody has connected, and nothing is known against it."""
         browser = self._connection.made
         return browser is not None and browser.is_connected()
+
+    def visit(self) -> AbstractAsyncContextManager[Browser]:
+        """Connect for a moment, as nobody's lease: what is done there is somebody else's to clean up.
+
+        Raises:
+            playwright.async_api.Error: the session cannot be reached.
+        """
+        return self._connection.visit()
 
     async def ping(self) -> None:
         """Make the connected browser answer; raises as `browser` does."""

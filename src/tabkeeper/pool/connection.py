@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, BrowserContext, CDPSession, Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
@@ -105,16 +106,32 @@ class Connection:
         with span("connect", **self._about):
             return await self._reach()
 
-    async def _reach(self) -> Browser:
+    @asynccontextmanager
+    async def visit(self) -> AsyncIterator[Browser]:
+        """Connect for a moment, beside whoever else is connected; nobody listens for the end of this connection.
+
+        Raises:
+            playwright.async_api.Error: it cannot be reached.
+        """
+        browser = await self._dial()
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+    async def _dial(self) -> Browser:
         playwright = await self._driver.playwright()
         try:
-            browser = await playwright.chromium.connect_over_cdp(self._connect_url)
+            return await playwright.chromium.connect_over_cdp(self._connect_url)
         except PlaywrightError as error:
             if type(error).__name__ != "TargetClosedError":
                 raise
             self._driver.forget(playwright)  # its process has died
             playwright = await self._driver.playwright()
-            browser = await playwright.chromium.connect_over_cdp(self._connect_url)
+            return await playwright.chromium.connect_over_cdp(self._connect_url)
+
+    async def _reach(self) -> Browser:
+        browser = await self._dial()
         self.given = set(browser.contexts)
         await self._look_around(browser)
         browser.on("disconnected", lambda _: self._disconnected(browser))

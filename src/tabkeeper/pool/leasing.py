@@ -84,7 +84,7 @@ class Leases:
         self._ended = asyncio.Event()
         self._limits = limits_from(config.health)
         self.counts = counts
-        self.reach = Reach(config, providers=providers, sessions=sessions)
+        self.reach = Reach(config, providers=providers, sessions=sessions, profiled=self._profiled)
         self.turns = Turns(
             self,
             asking=asking,

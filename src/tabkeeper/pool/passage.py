@@ -5,7 +5,7 @@ It says where the browser is and takes two reports: what the browser received, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 from tabkeeper.pool.traffic import Meter
@@ -25,5 +25,11 @@ class Passage:
     """The session is one identity's alone: who comes next is the same, and finds the first context as it was left."""
     is_shared: bool
     """Other leases of the identity may use it at the same time, so nothing in it may be closed."""
+    has_profile: bool
+    """The first context begins with what was saved, and its state is to be saved."""
+    restore: Callable[[], Awaitable[None]] = field(repr=False)
+    """Put the profile into it, before a client comes. Raises as `Lease.context` does."""
+    remember: Callable[[Collection[str]], Awaitable[None]] = field(repr=False)
+    """Read its state, with the storage of these origins, before the lease is released as a success."""
     vouch: Callable[[], None]
     """Say that the client's doings are known and undone: the session may be used again."""

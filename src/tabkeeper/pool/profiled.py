@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
+from playwright.async_api import Error as PlaywrightError
+
 from tabkeeper.clock import Clock
-from tabkeeper.errors import TabkeeperError
-from tabkeeper.pool.browser import browser_state
+from tabkeeper.errors import ProviderRequestError, TabkeeperError
+from tabkeeper.pool.browser import SessionBrowser
 from tabkeeper.pool.holding import Holding
+from tabkeeper.pool.moving import browser_state, move_in, move_out
+from tabkeeper.profiles.state import BrowserState
 from tabkeeper.profiles.store import ProfileStore
 
 log = logging.getLogger(__name__)
@@ -42,14 +47,50 @@ class Profiled:
         Raises:
             SealedError, LedgerUnavailableError: it cannot be read.
         """
+        state = await self._begin(holding)
+        return {} if state is None else state.context_options()
+
+    async def _begin(self, holding: Holding) -> BrowserState | None:
         if holding.profile is None:
-            return {}
+            return None
         if holding.visit is None:
             left = timedelta(seconds=max(0.0, holding.session.lease_ends - self._clock.monotonic()))
             until = self._clock.now() + left + _MARGIN
             holding.visit = await self._store.begin(holding.profile, holding.id, until)
-        state = holding.visit.state
-        return {} if state is None else state.context_options()
+        return holding.visit.state
+
+    async def restore(self, holding: Holding, browser: SessionBrowser) -> None:
+        """Put the lease's profile into the browser's first context, for a client of its own; once in a session's life.
+
+        Raises:
+            SealedError, LedgerUnavailableError: it cannot be read.
+            ConfigError: Playwright cannot do that yet.
+            ProviderError: the browser cannot be reached.
+        """
+        state = await self._begin(holding)
+        if state is None or browser.moved_in:
+            return
+        try:
+            async with asyncio.timeout(self._patience), browser.visit() as visited:
+                await move_in(visited, state)
+        except (PlaywrightError, TimeoutError) as error:
+            # Its own words could quote the browser's address, and with it a key.
+            raise ProviderRequestError(
+                holding.session.provider,
+                f"the profile of {holding.profile} was not restored ({type(error).__name__}); try again",
+            ) from None
+        browser.moved_in = True
+
+    async def remember(self, holding: Holding, browser: SessionBrowser, origins: Collection[str]) -> None:
+        """Read the state of the browser's first context, if it is to be saved; its client must be gone."""
+        visit = holding.visit
+        if visit is None or not visit.may_write:
+            return
+        try:
+            async with asyncio.timeout(self._patience), browser.visit() as visited:
+                holding.state = await move_out(visited, visit.state, origins)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs the profile, not the lease
+            self._unread(holding, type(error).__name__)
 
     async def read(self, holding: Holding) -> None:
         """Read the state of a context that is about to be closed, if it is to be saved."""
@@ -60,9 +101,10 @@ class Profiled:
             async with asyncio.timeout(self._patience):
                 holding.state = await browser_state(holding.context, before)
         except Exception as error:  # noqa: BLE001 - a page may do anything while it is read
-            log.warning(
-                "the profile of %s was not saved: its state could not be read: %r", holding.profile, error
-            )
+            self._unread(holding, repr(error))
+
+    def _unread(self, holding: Holding, why: str) -> None:
+        log.warning("the profile of %s was not saved: its state could not be read: %s", holding.profile, why)
 
     async def settle(self, holding: Holding, outcome: str) -> None:
         """Tell the store how the lease ended; "ok" and "failed" count, any other end says nothing."""

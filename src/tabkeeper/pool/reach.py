@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tabkeeper.config import PoolConfig
 from tabkeeper.errors import LeaseLostError, SessionInUseError
 from tabkeeper.pool.browser import SessionBrowser
 from tabkeeper.pool.holding import Holding
 from tabkeeper.pool.passage import Passage
+from tabkeeper.pool.profiled import Profiled
 from tabkeeper.pool.sessions import Running, Sessions
 from tabkeeper.providers.base import Provider
 from tabkeeper.providers.live_view import live_view
@@ -17,10 +18,18 @@ from tabkeeper.providers.live_view import live_view
 class Reach:
     """Opens the ways, and notes what a client of somebody else's may have left behind."""
 
-    def __init__(self, config: PoolConfig, *, providers: Mapping[str, Provider], sessions: Sessions) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        *,
+        providers: Mapping[str, Provider],
+        sessions: Sessions,
+        profiled: Profiled,
+    ) -> None:
         self._config = config
         self._providers = providers
         self._sessions = sessions
+        self._profiled = profiled
 
     def browser_of(self, holding: Holding) -> SessionBrowser:
         """Return the session's connection.
@@ -45,11 +54,13 @@ class Reach:
         """Return the way to its browser for who watches over it.
 
         Raises:
-            SessionInUseError: its proxy has a password that the client could not give.
+            SessionInUseError: its proxy has a password that the client could not give; or it has a profile, and
+                others of its identity use the browser at the same time.
         """
         running = self.running_of(holding)
+        browser = running.browser
         assert running.remote is not None
-        assert running.browser is not None
+        assert browser is not None
         provider = self._providers[holding.session.provider]
         proxy = running.proxy
         if proxy is not None and proxy.username and provider.capabilities.proxy_by_context:
@@ -57,21 +68,35 @@ class Reach:
                 f"session {holding.session.id} goes through proxy {proxy.id!r}, whose password only contexts "
                 "of ours can be given: use a proxy without one for clients of your own, or a hosted provider"
             )
+        lane = holding.session.lane
+        is_shared = lane.identity is not None and self._config.platforms[lane.platform].identity == "shared"
+        if is_shared and holding.profile is not None:
+            raise SessionInUseError(
+                f"session {holding.session.id} is shared by all of its identity, so no client can have the profile "
+                f"{holding.profile.site!r} in its first context: leave out profile, or use session.context()"
+            )
         running.relayed = True
 
         def vouch() -> None:
             if running.holding is holding:
                 running.relayed = False
 
-        lane = holding.session.lane
-        is_shared = lane.identity is not None and self._config.platforms[lane.platform].identity == "shared"
+        async def restore() -> None:
+            await self._profiled.restore(holding, browser)
+
+        async def remember(origins: Collection[str]) -> None:
+            await self._profiled.remember(holding, browser, origins)
+
         return Passage(
             connect_url=running.remote.connect_url,
-            meter=running.browser.meter,
+            meter=browser.meter,
             outlives_connections=provider.capabilities.outlives_connections
             or self._config.providers[holding.session.provider].keep_alive,
             is_home=lane.identity is not None and not is_shared,
             is_shared=is_shared,
+            has_profile=holding.profile is not None,
+            restore=restore,
+            remember=remember,
             vouch=vouch,
         )
 

@@ -175,7 +175,7 @@ class Gateway:
 
         async def farewell() -> None:
             try:
-                await seat.farewell()
+                await seat.farewell(success=ticket.success)
             finally:
                 self._seats.pop(ticket.id, None)
 

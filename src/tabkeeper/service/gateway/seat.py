@@ -15,6 +15,7 @@ from tabkeeper.pool.passage import Passage
 from tabkeeper.service.gateway.blocking import Blocking
 from tabkeeper.service.gateway.browser import BrowserGoneError, Inventory, dial, dial_wire, sweep, talking_to
 from tabkeeper.service.gateway.custody import Custody
+from tabkeeper.service.gateway.visited import Visited
 from tabkeeper.service.gateway.wire import BrowserWire
 
 log = logging.getLogger(__name__)
@@ -39,11 +40,14 @@ class Seat:
         self.passage = passage
         self.block = block
         self.custody = Custody(at_home=passage.is_home)
+        if passage.has_profile and not passage.is_home:
+            self.custody.spend("its first context has a profile")
         self._sweep_seconds = sweep_seconds
         self._ping = ping
         self._before: Inventory | None = None
         self._holding_on: ClientConnection | None = None
         self._blocking: Blocking | None = None
+        self._visited: Visited | None = None
         self._readying = asyncio.Lock()
         self._connections = 0
         self._empty = asyncio.Event()
@@ -54,6 +58,7 @@ class Seat:
 
         Raises:
             BrowserGoneError: it does not answer.
+            TabkeeperError: the lease's profile could not be restored.
         """
         async with self._readying:
             if self._before is not None:
@@ -63,6 +68,9 @@ class Seat:
                     # Else the browser would end with its client's first connection, and there were no coming back.
                     self._holding_on = await dial(self.passage.connect_url)
                 before = await Inventory.of(browser)
+            if self.passage.has_profile:
+                await self.passage.restore()
+                self._visited = await Visited.begin(self.passage.connect_url)
             if self.block:
                 self._blocking = await Blocking.begin(self.passage.connect_url, self.block)
             self._before = before
@@ -87,17 +95,25 @@ class Seat:
                 if not self._connections:
                     self._empty.set()
 
-    async def farewell(self) -> None:
-        """Undo what clients did and vouch for the session, if all they did is known; called before the lease ends."""
+    async def farewell(self, *, success: bool) -> None:
+        """Undo what clients did and vouch for the session, if all they did is known; called before the lease ends.
+
+        Args:
+            success: whether the lease ends as one, so that its profile is to be saved.
+        """
         try:
             async with asyncio.timeout(_LEAVING):
                 await self._empty.wait()
             await self._stop_blocking()
             await self._sweep()
+            if self._visited is not None and success:
+                await self.passage.remember(self._visited.origins)
         except (BrowserGoneError, TimeoutError) as error:
             log.warning("session %s is closed after its lease: %r", self.lease.session_id, error)
         finally:
             await self._stop_blocking()
+            if self._visited is not None:
+                await self._visited.aclose()
             if self._holding_on is not None:
                 await self._holding_on.close()
 
@@ -108,15 +124,17 @@ class Seat:
 
     async def _sweep(self) -> None:
         passage = self.passage
-        may_stay = passage.outlives_connections and not passage.is_shared
-        if self.custody.spent or not may_stay or self._before is None:
+        stays = passage.outlives_connections and not passage.is_shared and not self.custody.spent
+        if self._before is None or not (stays or passage.has_profile):
             log.debug("session %s is not swept: %s", self.lease.session_id, self.custody.spent)
             return
         async with (
             asyncio.timeout(self._sweep_seconds),
             talking_to(passage.connect_url) as browser,
         ):
-            left = await sweep(browser, self._before, home=passage.is_home)
+            left = await sweep(browser, self._before, home=passage.is_home or passage.has_profile)
+        if not stays:
+            return
         if left:
             log.warning("session %s is not clean after a client: %s", self.lease.session_id, left)
         else:
