@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import sys
 
 import pytest
 
-from tabkeeper.cli.app import run
+from tabkeeper.cli.app import main, run
 from tabkeeper.config import load_config
 from tabkeeper.ledger.ledger import Ledger
 
@@ -33,6 +34,19 @@ def test_a_trial_tells_which_channel_took_it(folder, capsys):
         assert good.took[0]["body"]["kind"] == "test"
         assert run(["alerts", "test", "--channel", "h0", "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == [{"channel": "webhook:h0", "ok": True, "error": None}]
+
+
+def test_a_hook_in_the_folder_where_the_command_is_called_is_found(folder, capsys, monkeypatch):
+    (folder / "hooks_of_mine.py").write_text("def tell(alert):\n    print('heard of', alert.kind)\n")
+    (folder / "tabkeeper.toml").write_text('[alerts]\nhooks = ["hooks_of_mine:tell"]\n')
+    monkeypatch.setattr("sys.path", [one for one in sys.path if one])
+    monkeypatch.setattr("sys.argv", ["tabkeeper", "alerts", "test"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().out) == (
+        0,
+        "heard of test\nhook:hooks_of_mine:tell: taken\n",
+    )
 
 
 @pytest.mark.parametrize(

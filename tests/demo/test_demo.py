@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import url2pathname
 
 import psutil
 import pytest
 from tests.conftest import PROOF
 
 from tabkeeper.cli.app import run
+from tabkeeper.money import Money
+from tabkeeper.reports.render_parts import str_money
 
 TASKS = 15 if PROOF else 8
 
@@ -65,6 +68,8 @@ def test_a_short_demo_holds_what_it_promises_and_tells_it_as_json(tmp_path: Path
     assert all(bill["created"] == bill["known"] for bill in told["hosted"]["bills"])
     assert sum(bill["created"] for bill in told["hosted"]["bills"]) > 0
     assert not browsers_of(folder)
+    assert f"The report as a page: {(folder / 'report.html').as_uri()}" in ended.stderr
+    assert str_money(Money.parse(told["report"]["totals"]["cost"])) in (folder / "report.html").read_text()
 
 
 def test_a_folder_that_holds_something_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -83,6 +88,10 @@ def test_own_pages_and_plain_lines_where_there_is_no_terminal():
     assert "Cost of" in ended.stdout
     assert "All of it held" in ended.stdout
     assert "\x1b[" not in ended.stdout
+    # Not kept, but for the page.
+    left = Path(url2pathname(ended.stdout.rpartition("The report as a page: file://")[2].strip()))
+    assert "<h1>Cost of" in left.read_text(encoding="utf-8")
+    left.unlink()
 
 
 @pytest.mark.parametrize(

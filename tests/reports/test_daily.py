@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -15,7 +16,8 @@ from tabkeeper.ledger.windows import window_of_date
 from tabkeeper.money import ZERO, Money
 from tabkeeper.reports.books import Books
 from tabkeeper.reports.daily import build_report
-from tabkeeper.reports.render_csv import COLUMNS, render_csv
+from tabkeeper.reports.parquet import write_parquet
+from tabkeeper.reports.render_csv import COLUMNS, cells_table, render_csv
 from tabkeeper.reports.render_json import read_json, render_json
 from tabkeeper.reports.report import Usage
 
@@ -146,9 +148,23 @@ async def test_a_session_at_midnight_belongs_to_the_day_that_begins(story):
     assert costs == [Money.parse("0.007"), Money.parse("0.013")]
 
 
-async def test_csv_rows_parse_back_and_add_up_in_every_column(golden):
+async def test_json_csv_and_parquet_come_to_the_same_totals_in_every_column(golden, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
     found = report(golden, "America/New_York", DAYS[2])
+    write_parquet(cells_table(found), tmp_path / "day.parquet")
+    columns = parquet.read_table(tmp_path / "day.parquet").to_pydict()
+    document = json.loads(render_json(found))
     rows = list(csv.DictReader(io.StringIO(render_csv(found))))
+    assert len(rows) == len(document["cells"]) == len(columns["cost"]) > 3
+    for name, total in document["totals"].items():
+        # Lengths of time are floats: single cells are exact, sums of them to the nanosecond.
+        for cells in (
+            [Decimal(str(cell[name])) for cell in document["cells"]],
+            [Decimal(row[name]) for row in rows],
+            [Decimal(str(value)) for value in columns[name]],
+        ):
+            assert round(sum(cells), 9) == round(Decimal(str(total)), 9), name
+    assert sum(columns["leased_cost"]) == (found.totals.cost - found.totals.idle).dollars
     assert tuple(rows[0]) == COLUMNS
     for name in ("cost", "idle", "rounding", "failed"):
         assert sum(Decimal(row[name]) for row in rows) == getattr(found.totals, name).dollars

@@ -51,6 +51,16 @@ def test_a_wild_hour_is_named_with_what_is_usual_and_ordinary_ones_are_not():
     assert less.off < -3.5
 
 
+def test_one_session_more_in_a_quiet_hour_is_nothing_to_tell_of():
+    def costs(hour, week):
+        usual = 100 if hour == 3 else 1000
+        return 3 * usual if (hour, week) == (3, 0) else usual
+
+    assert told(costs) == ()
+    (one,) = told(lambda hour, week: 1000 if (hour, week) == (3, 0) else costs(hour, week))
+    assert one.label == "03:00"
+
+
 def test_one_wild_week_in_the_past_neither_hides_a_wild_hour_nor_makes_others_look_wild():
     def costs(hour, week):
         return 50_000 if week == 3 else 9000 if (hour, week) == (14, 0) else steady(hour, week)

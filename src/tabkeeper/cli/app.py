@@ -161,5 +161,11 @@ def _one_line(text: str) -> str:
 
 
 def main() -> None:
-    """Run the command line of this process; the console script `tabkeeper`."""
+    """Run the command line of this process; the console script `tabkeeper`.
+
+    Functions that the configuration names may be in the folder where it is called, as with ``python -m``. But that
+    folder comes last: a file in it that is named like one of our parts must not take its place.
+    """
+    if "" not in sys.path:
+        sys.path.append("")
     sys.exit(run(sys.argv[1:]))

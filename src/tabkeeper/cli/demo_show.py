@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from tabkeeper.demo.run import Options, Outcome, make_progress, run
 from tabkeeper.demo.show import as_json as result_as_json
 from tabkeeper.demo.show import conclude, introduce, watch
 from tabkeeper.errors import ConfigError
+from tabkeeper.reports.html.page import render_html
 
 
 def play(
@@ -31,6 +33,8 @@ def play(
         introduce(progress, screen, url_count=len(options.urls))
         outcome = asyncio.run(_run_and_show(options, progress, screen))
         _tell(progress, outcome, screen, json=json, kept=keep)
+        page = _leave_page(outcome, keep)
+        screen.print(f"The report as a page: {page.as_uri()}", soft_wrap=True, highlight=False, markup=False)
         if port is not None:
             asyncio.run(_serve(folder.resolve(), port, screen))
     return outcome.ok
@@ -49,7 +53,9 @@ async def _serve(folder: Path, port: int, screen: Console) -> None:
     from tabkeeper.demo.serve import serve
 
     def tell(url: str) -> None:
-        screen.print(f"\nThe demo's dashboard: {url}\nCtrl-C ends it.", soft_wrap=True, highlight=False)
+        screen.print(
+            f"\nThe demo's dashboard: {url}\nCtrl-C ends it.", soft_wrap=True, highlight=False, markup=False
+        )
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -59,6 +65,18 @@ async def _serve(folder: Path, port: int, screen: Console) -> None:
         await serve(folder, port=port, tell=tell, stop=stop)
     except OSError as error:
         raise ConfigError(f"port {port} cannot be listened on: {error.strerror or error}") from None
+
+
+def _leave_page(outcome: Outcome, kept: Path | None) -> Path:
+    """Write the day's report as a page that outlives the demo: in the kept folder, else among temporary files."""
+    if kept is not None:
+        page = kept.resolve() / "report.html"
+    else:
+        number, name = tempfile.mkstemp(prefix="tabkeeper-demo-", suffix=".html")
+        os.close(number)
+        page = Path(name)
+    page.write_text(render_html(outcome.report), encoding="utf-8")
+    return page
 
 
 def _tell(progress: Progress, outcome: Outcome, screen: Console, *, json: bool, kept: Path | None) -> None:

@@ -8,6 +8,7 @@ judged: among its 700 hours some would always look wild.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from statistics import median_low
 from zoneinfo import ZoneInfo
@@ -27,6 +28,8 @@ _SCALE = 1.4826
 """Makes the median distance comparable to a standard deviation."""
 _LEAST = 0.1
 """Distances count as at least this share of the median hour, or else a steady past would make all else unusual."""
+_WORTH_TELLING = 0.01
+"""Share of what is usual in all hours or days together: in a quiet hour one session more is far off, and nothing."""
 _MOST = 12
 
 
@@ -52,8 +55,8 @@ def unusual_hours(
             for week in range(1, WEEKS + 1)
             if (then := _same_hour(local, week)) >= micros(since)
         ]
-        found.append(_judged(moment(at), f"{local:%H:%M}", _cost(hours, at), earlier))
-    return _furthest(found)
+        found.append(_Part(moment(at), f"{local:%H:%M}", _cost(hours, at), earlier))
+    return _judged(found)
 
 
 def unusual_days(
@@ -69,28 +72,40 @@ def unusual_days(
         earlier = [one for one in weeks if one.start >= since]
         if day.end <= now and not any(micros(one.start) % HOUR_US for one in (day, *earlier)):
             costs = [_cost_between(hours, one) for one in earlier]
-            found.append(_judged(day.start, day.label, _cost_between(hours, day), costs))
-    return _furthest(found)
+            found.append(_Part(day.start, day.label, _cost_between(hours, day), costs))
+    return _judged(found)
 
 
-def _judged(start: datetime, label: str, cost: int, earlier: Sequence[int]) -> Unusual | None:
-    """Return what is to be said of an hour or a day; None if it was as usual."""
-    off = _distance(cost, earlier)
-    if abs(off) <= _LIMIT:
-        return None
-    return Unusual(
-        start=start,
-        label=label,
-        cost=Money(cost),
-        usual=Money(median_low(earlier)),
-        off=round(off, 1),
-        weeks=len(earlier),
-    )
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An hour or a day, and what the same one cost in earlier weeks."""
+
+    start: datetime
+    label: str
+    cost: int
+    earlier: Sequence[int]
+
+    @property
+    def usual(self) -> int:
+        return median_low(self.earlier) if self.earlier else 0
 
 
-def _furthest(found: Sequence[Unusual | None]) -> tuple[Unusual, ...]:
-    wild = [one for one in found if one is not None]
-    return tuple(sorted(wild, key=lambda one: (-abs(one.off), one.start))[:_MOST])
+def _judged(parts: Sequence[_Part]) -> tuple[Unusual, ...]:
+    """Return those that are far from usual, the furthest first."""
+    least = sum(one.usual for one in parts) * _WORTH_TELLING
+    found = [
+        Unusual(
+            start=one.start,
+            label=one.label,
+            cost=Money(one.cost),
+            usual=Money(one.usual),
+            off=round(off, 1),
+            weeks=len(one.earlier),
+        )
+        for one in parts
+        if abs(off := _distance(one.cost, one.earlier)) > _LIMIT and abs(one.cost - one.usual) >= least
+    ]
+    return tuple(sorted(found, key=lambda one: (-abs(one.off), one.start))[:_MOST])
 
 
 def _same_hour(local: datetime, weeks: int) -> int:

@@ -84,7 +84,7 @@ def load_function(ref: str) -> Parse:
         if place.endswith(".py"):
             module = _load_file(Path(place))
         else:
-            if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            if sys.path[0] not in {"", str(Path.cwd())}:
                 sys.path.insert(0, str(Path.cwd()))
             module = importlib.import_module(place)
         found: Any = module
