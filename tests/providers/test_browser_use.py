@@ -35,7 +35,7 @@ from tabkeeper.providers.base import Leftover, SessionSpec
 from tabkeeper.providers.browser_use import BrowserUseProvider
 from tabkeeper.providers.emulator import BrowserUseEmulator, Limits, Phase, serving
 
-from .started import moment, started
+from .started import moment, passing, started
 
 KEY = "bu_test_key"
 EMULATOR = BrowserUseEmulator
@@ -45,8 +45,8 @@ def settings(**more: Any) -> ProviderSettings:
     return ProviderSettings(kind="browser_use", api_key=KEY, **more)
 
 
-def far(emulator, **more: Any) -> AbstractAsyncContextManager[BrowserUseProvider]:
-    provider = BrowserUseProvider("bu", settings(base_url=emulator.url, **more), sleep=moment)
+def far(emulator, sleep=moment, **more: Any) -> AbstractAsyncContextManager[BrowserUseProvider]:
+    provider = BrowserUseProvider("bu", settings(base_url=emulator.url, **more), sleep=sleep)
     return started(provider, emulator)
 
 
@@ -200,11 +200,12 @@ async def test_a_create_that_got_no_answer_is_found_and_ended_by_another_process
 
 
 async def test_an_address_that_is_not_there_yet_is_waited_for(tools):
-    async with serving(BrowserUseEmulator(Limits(boot_seconds=0.05))) as emulator:
-        async with far(emulator) as bu:
+    clock = VirtualClock()
+    async with serving(BrowserUseEmulator(Limits(boot_seconds=0.9), clock=clock)) as emulator:
+        async with far(emulator, passing(clock)) as bu:
             made = await bu.create(tools.spec("s1"))
             assert made.connect_url
-            assert len([1 for method, *_ in emulator.requests if method == "GET"]) >= 1
+            assert len([1 for method, *_ in emulator.requests if method == "GET"]) == 3
 
 
 @pytest.mark.parametrize("readable", [True, False])

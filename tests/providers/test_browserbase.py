@@ -37,20 +37,23 @@ KEY = "bb_test_key"
 
 
 class Sleeper:
-    """Sleeps only a moment, and remembers how long it should have been."""
+    """Sleeps only a moment, and remembers how long it should have been; a clock that is given moves on by it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: VirtualClock | None = None) -> None:
         self.slept: list[float] = []
+        self._clock = clock
 
     async def __call__(self, seconds: float) -> None:
         self.slept.append(seconds)
+        if self._clock is not None:
+            self._clock.advance(seconds)
         await asyncio.sleep(0.001)
 
 
 def far(
-    emulator, losses=lambda *_: None, **settings: Any
+    emulator, losses=lambda *_: None, clock: VirtualClock | None = None, **settings: Any
 ) -> AbstractAsyncContextManager[BrowserbaseProvider]:
-    sleeper = Sleeper()
+    sleeper = Sleeper(clock)
     provider = BrowserbaseProvider(
         "bb",
         ProviderSettings(kind="browserbase", api_key=KEY, base_url=emulator.url, **settings),
@@ -202,10 +205,11 @@ async def test_leaving_at_once_after_a_cancelled_create_leaves_nothing(browserba
 
 
 async def test_a_browser_that_boots_is_waited_for_and_one_that_fails_is_given_back(tools):
-    async with serving(BrowserbaseEmulator(Limits(boot_seconds=0.01))) as emulator:
-        async with far(emulator) as bb:
+    clock = VirtualClock()
+    async with serving(BrowserbaseEmulator(Limits(boot_seconds=0.9), clock=clock)) as emulator:
+        async with far(emulator, clock=clock) as bb:
             await bb.create(tools.spec("s1"))
-            assert bb.sleeper.slept[0] == 0.2
+            assert bb.sleeper.slept == [0.2, 0.3, 0.5]
     async with serving(BrowserbaseEmulator(Limits(boot_seconds=60))) as emulator:
         async with far(emulator) as bb:
             creating = asyncio.create_task(bb.create(tools.spec("s1")))

@@ -30,17 +30,17 @@ from tabkeeper.providers.base import Leftover, SessionSpec
 from tabkeeper.providers.emulator import HyperbrowserEmulator, Limits, Phase, serving
 from tabkeeper.providers.hyperbrowser import HyperbrowserProvider
 
-from .started import moment, started
+from .started import moment, passing, started
 
 KEY = "hb-test-key"
 EMULATOR = HyperbrowserEmulator
 
 
 def made_of(
-    *, base_url: str | None = None, transport=None, clock=None, **settings: Any
+    *, base_url: str | None = None, transport=None, clock=None, sleep=moment, **settings: Any
 ) -> HyperbrowserProvider:
     section = ProviderSettings(kind="hyperbrowser", api_key=KEY, base_url=base_url, **settings)
-    return HyperbrowserProvider("hb", section, sleep=moment, transport=transport, clock=clock)
+    return HyperbrowserProvider("hb", section, sleep=sleep, transport=transport, clock=clock)
 
 
 def far(emulator, clock=None, **settings: Any) -> AbstractAsyncContextManager[HyperbrowserProvider]:
@@ -111,8 +111,11 @@ async def test_a_rate_limit_is_told_with_its_time_and_from_the_limit_of_sessions
 
 
 async def test_a_browser_that_boots_is_waited_for_and_one_that_fails_is_given_back(tools):
-    async with serving(HyperbrowserEmulator(Limits(boot_seconds=0.01))) as emulator, far(emulator) as hb:
-        assert (await hb.create(tools.spec("s1"))).connect_url
+    clock = VirtualClock()
+    async with serving(HyperbrowserEmulator(Limits(boot_seconds=0.9), clock=clock)) as emulator:
+        async with far(emulator, sleep=passing(clock)) as hb:
+            assert (await hb.create(tools.spec("s1"))).connect_url
+            assert clock.monotonic() == 1
     async with serving(HyperbrowserEmulator(Limits(boot_seconds=60))) as emulator, far(emulator) as hb:
         with pytest.raises(OutcomeUnknownError, match="no address"):
             await hb.create(tools.spec("s1"))
