@@ -32,8 +32,6 @@ _OWNER, _LABEL = "tool", "session"
 _BROWSERS = "/api/v4/browsers"
 _ACCOUNT = "/api/v3/billing/account"
 """The fourth version of the API has none."""
-_BOOT_PAUSES = (0.2, 0.3, 0.5, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)
-"""A new session may have no address yet; `create` waits for one this long at most."""
 _PAGE, _PAGES = 100, 100
 """Sessions in a page of the list, and pages that are read at most."""
 
@@ -88,15 +86,7 @@ class BrowserUseProvider(HostedProvider):
             made = self._read(answer)
         except ProviderError as error:
             raise OutcomeUnknownError(self.name, "a session was created, but the answer is odd") from error
-        for pause in _BOOT_PAUSES:
-            if made.connect_url or not made.running:
-                break
-            await self._sleep(pause)
-            try:
-                made = await self._get(made.provider_session_id)
-            except ProviderError:
-                break
-        return await self._usable(made)
+        return await self._booted(made)
 
     def _body(self, spec: SessionSpec) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -24,7 +24,7 @@ from tabkeeper.providers.base import (
     RemoteSession,
     SessionSpec,
 )
-from tabkeeper.providers.hosted import HostedProvider
+from tabkeeper.providers.hosted import BOOT_PAUSES, HostedProvider
 from tabkeeper.providers.http import Refusal
 from tabkeeper.providers.reading import checked_id, moment
 
@@ -33,8 +33,6 @@ _OVER = frozenset({"COMPLETED", "TIMED_OUT", "ERROR"})
 _CONCURRENCY = re.compile(r"max concurrent sessions limit \(limit (\d+), currently (\d+)\)")
 _OWNER, _LABEL = "tool", "session"
 """Keys of our metadata: who made the session, and its id here."""
-_BOOT_PAUSES = (0.2, 0.3, 0.5, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)
-"""A browser that boots refuses connections, so `create` waits for it this long at most."""
 
 
 class BrowserbaseProvider(HostedProvider):
@@ -74,7 +72,7 @@ class BrowserbaseProvider(HostedProvider):
             raise OutcomeUnknownError(self.name, "a session was created, but the answer does not name it")
         try:
             made = self._read(answer)
-            for pause in _BOOT_PAUSES:
+            for pause in BOOT_PAUSES:
                 if answer.get("status") != "PENDING":
                     break
                 await self._sleep(pause)

@@ -39,6 +39,8 @@ LATE_SECONDS = 30.0
 """A session whose creation was given up and that appears after all is ended if nobody has found it within this."""
 _MOST_LATE = 1000
 """Late answers that are remembered."""
+BOOT_PAUSES = (0.2, 0.3, 0.5, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)
+"""A new session may have no address yet; this long, in seconds, it is waited for at most."""
 _END_PAUSES = (0.2, 0.5, 1.0, 2.0)
 """A session that was asked to end is looked at again after these, before its end counts as unconfirmed."""
 CLOSE_SECONDS = 20.0
@@ -371,6 +373,18 @@ class HostedProvider(Vendor):
         except ProviderError as error:
             _log.warning("provider %r: session %s could not be ended: %s", self.name, spec.session_id, error)
         self._labels.discard(spec.session_id)
+
+    async def _booted(self, made: RemoteSession) -> RemoteSession:
+        """Return a new session as soon as it can be connected to, within some seconds; else end it and say so."""
+        for pause in BOOT_PAUSES:
+            if made.connect_url or not made.running:
+                break
+            await self._sleep(pause)
+            try:
+                made = await self._get(made.provider_session_id)
+            except ProviderError:
+                break
+        return await self._usable(made)
 
     async def _usable(self, made: RemoteSession) -> RemoteSession:
         """Return a new session if it runs and can be connected to; else end it and say so."""

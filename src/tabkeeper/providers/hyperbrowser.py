@@ -26,8 +26,6 @@ from tabkeeper.providers.reading import checked_id, moment
 
 _OVER = frozenset({"closed", "error", "close-error"})
 """Every other status, known or not, may cost money: such a session is taken to run."""
-_BOOT_PAUSES = (0.2, 0.3, 0.5, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)
-"""A new session may have no address yet; `create` waits for one this long at most."""
 _PAGE, _PAGES = 10, 100
 """Sessions in a page of the list (its greatest length is not documented), and pages that are read at most."""
 
@@ -78,15 +76,7 @@ class HyperbrowserProvider(HostedProvider):
             made = self._read(answer)
         except ProviderError as error:
             raise OutcomeUnknownError(self.name, "a session was created, but the answer is odd") from error
-        for pause in _BOOT_PAUSES:
-            if made.connect_url or not made.running:
-                break
-            await self._sleep(pause)
-            try:
-                made = await self._get(made.provider_session_id)
-            except ProviderError:
-                break
-        return await self._usable(made)
+        return await self._booted(made)
 
     def _body(self, spec: SessionSpec) -> dict[str, Any]:
         settings = self._settings
