@@ -15,6 +15,7 @@ from tabkeeper.reports import facts
 from tabkeeper.reports.daily import build_report
 from tabkeeper.reports.html.page import render_html
 from tabkeeper.reports.html.plots import plots
+from tabkeeper.reports.html.tables import tables
 from tabkeeper.reports.render_json import read_json, render_json
 from tabkeeper.reports.render_parts import str_money
 
@@ -56,6 +57,27 @@ async def test_days_of_25_and_23_hours_have_as_many_bars_and_add_up(golden):
     spring = report(golden, day=date(2026, 3, 8))
     assert (spring.hours, len(spring.timeline)) == (23.0, 23)
     assert plots(spring) == []
+
+
+async def test_bars_tell_what_became_of_the_hours_and_what_one_costs(golden):
+    found = report(golden, "month", zone="UTC")
+    said = {}
+    for plot in plots(found)[-2:]:
+        words = [one.text for one in ET.fromstring(str(plot.svg)).iter("text")]
+        said[plot.title] = dict(zip(words[::2], words[1::2], strict=True))
+    hours = {
+        name: float(one.removesuffix(" h")) for name, one in said["From hours leased to hours billed"].items()
+    }
+    billing = [cell for cell in found.cells if cell.provider != "local"]  # its time is free
+    assert hours["billed"] == pytest.approx(sum(one.billed_seconds for one in billing) / 3600, abs=0.006)
+    assert hours["leased"] == pytest.approx(sum(one.leased_seconds for one in billing) / 3600, abs=0.006)
+    assert sum(list(hours.values())[:3]) == pytest.approx(hours["billed"], abs=0.02)
+    prices = next(table for table in tables(found) if table.title == "Providers")
+    assert said["An hour at each provider"] == {
+        str(row[0]): row[-1] for row in reversed(prices.rows) if row[0] != "local"
+    }
+    free = found.model_copy(update={"components": (), "providers": ()})
+    assert len(plots(free)) == len(plots(found)) - 2
 
 
 async def test_details_are_those_of_the_ledger(golden):

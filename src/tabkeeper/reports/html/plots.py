@@ -14,29 +14,26 @@ from itertools import accumulate
 from markupsafe import Markup
 
 from tabkeeper.money import ZERO, Money
+from tabkeeper.reports.html.bars import hours_plot, price_plot
+from tabkeeper.reports.html.svg import HEIGHT, WIDTH, Plot, svg, tag, text
 from tabkeeper.reports.render_parts import money_column, str_money
 from tabkeeper.reports.report import BudgetFigures, CostReport, ForecastFigures, Moment
 
-_WIDTH, _HEIGHT = 640, 232
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 12, 24
 _MOST_SERIES = 5
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A plot with its heading, what it says in words, and the names of its colours."""
-
-    title: str
-    svg: Markup
-    note: str = ""
-    legend: tuple[tuple[str, str], ...] = ()
-    """Class of the mark, and its name."""
-
-
 def plots(report: CostReport) -> list[Plot]:
     """Draw what there is something to draw of."""
-    found = (_course(report), _by_provider(report), _days(report), _heat(report))
+    found = (
+        _course(report),
+        _by_provider(report),
+        _days(report),
+        _heat(report),
+        hours_plot(report),
+        price_plot(report),
+    )
     return [plot for plot in found if plot is not None]
 
 
@@ -48,10 +45,10 @@ class _Frame:
     top: int
 
     def x(self, step: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / self.steps
+        return _LEFT + (WIDTH - _LEFT - _RIGHT) * step / self.steps
 
     def y(self, nanos: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * min(nanos, self.top) / self.top
+        return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * min(nanos, self.top) / self.top
 
     def axes(self, labels: Sequence[tuple[float, str]]) -> Markup:
         """Draw lines with amounts, and labels below."""
@@ -59,10 +56,10 @@ class _Frame:
         out = Markup()
         for tick, label in zip(ticks, money_column([Money(tick) for tick in ticks]), strict=True):
             y = self.y(tick)
-            out += _tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid")
-            out += _text(_LEFT - 8, y + 4, label, "end")
+            out += tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="grid")
+            out += text(_LEFT - 8, y + 4, label, "end")
         for step, label in labels:
-            out += _text(self.x(step), _HEIGHT - 7, label, "middle")
+            out += text(self.x(step), HEIGHT - 7, label, "middle")
         return out
 
 
@@ -89,21 +86,21 @@ def _course(report: CostReport) -> Plot | None:
     if band.low:
         edge = [(n + 1, amount.nanos) for n, amount in enumerate(band.high)]
         back = [(n + 1, amount.nanos) for n, amount in enumerate(band.low)]
-        marks += _tag("polygon", points=_points(frame, [(0, 0), *edge, *reversed(back)]), class_="band")
+        marks += tag("polygon", points=_points(frame, [(0, 0), *edge, *reversed(back)]), class_="band")
         legend.append(("band", f"same weekday, last {band.periods} weeks"))
     if band.middle:
         points = [(0, 0), *((n + 1, amount.nanos) for n, amount in enumerate(band.middle))]
-        marks += _tag("polyline", points=_points(frame, points), class_="middle")
+        marks += tag("polyline", points=_points(frame, points), class_="middle")
         legend.append(("middle", "their median" if band.low else "the month before"))
     if limit and budget:
         y = frame.y(limit)
-        marks += _tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="limit")
+        marks += tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="limit")
         legend.append(("limit", f"budget {budget.name}, {str_money(budget.limit)}"))
     points = [(0, 0), *((n + 1, nanos) for n, nanos in enumerate(course))]
-    marks += _tag("polyline", points=_points(frame, points), class_="line c1")
+    marks += tag("polyline", points=_points(frame, points), class_="line c1")
     for number, moment in enumerate(begun):
         said = f"{_name(report, moment)}: {str_money(Money(course[number]))} so far"
-        marks += _tag("circle", said, cx=frame.x(number + 1), cy=frame.y(course[number]), r=7, class_="touch")
+        marks += tag("circle", said, cx=frame.x(number + 1), cy=frame.y(course[number]), r=7, class_="touch")
     if forecast and forecast.p10 is not None:
         marks += _whisker(frame, len(parts) - 0.15, forecast)
         legend.append(("whisker", "forecast, P10 to P90"))
@@ -112,7 +109,7 @@ def _course(report: CostReport) -> Plot | None:
         note += f" The limit of {str_money(budget.limit)} (budget {budget.name}) is far above."
     return Plot(
         "Spent so far, added up" if report.is_open else "Spent, added up",
-        _svg(marks, note),
+        svg(marks, note),
         note,
         tuple(legend),
     )
@@ -145,7 +142,7 @@ def _by_provider(report: CostReport) -> Plot | None:
     dearest = max(range(len(parts)), key=lambda n: (sums[n], -n))
     note = f"Dearest {each}: {_name(report, parts[dearest])}, {str_money(Money(sums[dearest]))}."
     legend = tuple((f"fill c{place + 1}", name) for place, (name, _) in enumerate(series))
-    return Plot(f"Cost by {each} and provider", _svg(marks, note), note, legend)
+    return Plot(f"Cost by {each} and provider", svg(marks, note), note, legend)
 
 
 def _days(report: CostReport) -> Plot | None:
@@ -180,7 +177,7 @@ def _days(report: CostReport) -> Plot | None:
     known = days[:-1] if report.is_open and report.now < _end_of(report) else days
     mean = Money(sum(day.cost.nanos for day in known) // len(known))
     note = f"{len(known)} whole days, {str_money(mean)} each on average."
-    return Plot("Day by day", _svg(marks, note), note, tuple(legend))
+    return Plot("Day by day", svg(marks, note), note, tuple(legend))
 
 
 def _heat(report: CostReport) -> Plot | None:
@@ -188,11 +185,11 @@ def _heat(report: CostReport) -> Plot | None:
     known = [cost.nanos for row in report.heat.costs for cost in row if cost is not None]
     if max(known, default=0) <= 0:
         return None
-    top, wide, high = max(known), (_WIDTH - 46 - _RIGHT) / 24, 27
+    top, wide, high = max(known), (WIDTH - 46 - _RIGHT) / 24, 27
     marks = Markup()
     dearest = ("", 0)
     for row, (day, costs) in enumerate(zip(_DAYS, report.heat.costs, strict=True)):
-        marks += _text(38, _TOP + row * high + 17, day, "end")
+        marks += text(38, _TOP + row * high + 17, day, "end")
         for hour, cost in enumerate(costs):
             nanos = 0 if cost is None else max(0, cost.nanos)
             said = f"{day} {hour:02d}:00: {'no history' if cost is None else f'{str_money(cost)} on average'}"
@@ -203,14 +200,14 @@ def _heat(report: CostReport) -> Plot | None:
                 "width": wide - 2,
                 "height": high - 2,
             }
-            marks += _tag("rect", said, **place, rx=2, class_="cell")
+            marks += tag("rect", said, **place, rx=2, class_="cell")
             if nanos:
                 shade = round(0.12 + 0.88 * nanos / top, 3)
-                marks += _tag("rect", said, **place, rx=2, class_="fill c1", fill_opacity=shade)
+                marks += tag("rect", said, **place, rx=2, class_="fill c1", fill_opacity=shade)
     for hour in range(0, 24, 3):
-        marks += _text(46 + (hour + 0.5) * wide, _HEIGHT - 7, f"{hour:02d}", "middle")
+        marks += text(46 + (hour + 0.5) * wide, HEIGHT - 7, f"{hour:02d}", "middle")
     note = f"Dearest in the last {report.heat.weeks} weeks: {dearest[0]}, {str_money(Money(dearest[1]))} on average."
-    return Plot(f"Cost by weekday and hour, {report.timezone}", _svg(marks, note), note)
+    return Plot(f"Cost by weekday and hour, {report.timezone}", svg(marks, note), note)
 
 
 def _pool_budget(report: CostReport) -> BudgetFigures | None:
@@ -250,10 +247,10 @@ def _whisker(frame: _Frame, step: float, forecast: ForecastFigures) -> Markup:
     x = frame.x(step)
     said = f"expected {forecast.p50}, between {forecast.p10} and {forecast.p90}"
     return (
-        _tag("line", said, x1=x, x2=x, y1=low, y2=high, class_="whisker")
-        + _tag("line", x1=x - 5, x2=x + 5, y1=low, y2=low, class_="whisker")
-        + _tag("line", x1=x - 5, x2=x + 5, y1=high, y2=high, class_="whisker")
-        + _tag("circle", said, cx=x, cy=middle, r=3.5, class_="expectation")
+        tag("line", said, x1=x, x2=x, y1=low, y2=high, class_="whisker")
+        + tag("line", x1=x - 5, x2=x + 5, y1=low, y2=low, class_="whisker")
+        + tag("line", x1=x - 5, x2=x + 5, y1=high, y2=high, class_="whisker")
+        + tag("circle", said, cx=x, cy=middle, r=3.5, class_="expectation")
     )
 
 
@@ -261,7 +258,7 @@ def _bar(frame: _Frame, step: int, reach: tuple[int, int], class_: str, said: st
     left, right = frame.x(step), frame.x(step + 1)
     gap = min(2.0, (right - left) * 0.15)
     base, y = (frame.y(nanos) for nanos in reach)
-    return _tag(
+    return tag(
         "rect",
         said,
         x=left + gap,
@@ -291,29 +288,3 @@ def _step(top: int) -> int:
     """Choose a round distance of which three to six fit."""
     power = int(10 ** max(0, len(str(max(1, top // 4))) - 1))
     return power * next(times for times in (1, 2, 5, 10) if top <= 5 * power * times)
-
-
-def _svg(marks: Markup, said: str) -> Markup:
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        _WIDTH, _HEIGHT, said, marks
-    )
-
-
-def _text(x: float, y: float, said: str, anchor: str) -> Markup:
-    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(_short(x), _short(y), anchor, said)
-
-
-def _tag(name: str, said: str | None = None, **attributes: str | float) -> Markup:
-    written = Markup().join(
-        Markup(' {}="{}"').format(
-            key.rstrip("_").replace("_", "-"), value if isinstance(value, str) else _short(value)
-        )
-        for key, value in attributes.items()
-    )
-    if said is None:
-        return Markup("<{}{}/>").format(Markup(name), written)  # noqa: S704 - our own names
-    return Markup("<{}{}><title>{}</title></{}>").format(Markup(name), written, said, Markup(name))  # noqa: S704
-
-
-def _short(number: float) -> str:
-    return f"{number:.2f}".rstrip("0").rstrip(".")

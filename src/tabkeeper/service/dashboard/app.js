@@ -169,7 +169,7 @@ function onNow(told) {
   show("queued", String(now.queued));
   show("leases", String(now.reuse.leases));
   show("reuse", now.reuse.leases ? share(now.reuse.reuse_rate) : "–");
-  setText(byId("leases-of"), now.of_fleet ? "leases of the last hour" : "leases since it began");
+  setText(byId("leases-of"), now.of_fleet ? "leases of the last hour" : "leases since the start");
   setText(byId("longest"), now.queue.length ? `longest for ${span(now.queue[0].waited_seconds)}` : "nobody waits");
   const parts = STATES.filter((name) => now[name] > 0).map((name) => [name, now[name]]);
   meter(byId("places"), parts.map(([name, n]) => [name, n / now.max_sessions]));
@@ -268,6 +268,7 @@ function linkReports(id, periods) {
   const said = JSON.stringify(periods);
   if (node.dataset.said === said) return;
   node.dataset.said = said;
+  node.hidden = !periods.length;
   const links = periods.map(([period, when]) => el("a", { href: `./reports/${period}/${when}.html` }, when));
   node.replaceChildren("Reports to read and print: ", ...links.flatMap((link, i) => (i ? [", ", link] : [link])));
 }
@@ -333,6 +334,7 @@ async function showSession(id) {
   setText(byId("session-title"), `Session ${id}`);
   const path = `/sessions/${encodeURIComponent(id)}`;
   const [story, why] = await Promise.all([ask(`${path}/story`), ask(path)]);
+  byId("page-session").classList.remove("unknown");
   setText(byId("explained"), why.text);
   const facts = { Platform: story.platform, Provider: story.provider, Tenant: story.tenant, State: why.state,
     Began: clock(story.created_at), Ended: story.ended_at ? clock(story.ended_at) : "it runs", Cost: dollars(why.cost),
@@ -391,7 +393,9 @@ function drawSpend() {
   if (state.money) bars("spend", state.money.day.timeline.map((one) => [one.label, one.cost]), "Spend by hour");
 }
 function drawWeek() {
-  if (state.days) bars("week", state.days, "Cost of the last days");
+  if (!state.days) return;
+  byId("week-none").hidden = state.days.length > 0;
+  if (state.days.length) bars("week", state.days, "Cost of the last days");
 }
 const minutes = [];
 function addMinute(now) {
@@ -426,6 +430,7 @@ function turnTo(page) {
     if (link.hash === `#${page}` || (page === "session" && link.hash === "#history")) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  document.querySelector("nav").hidden = page === "login";
   const title = page === "login" ? "Log in" : page[0].toUpperCase() + page.slice(1);
   document.title = `${title} · Tabkeeper`;
 }
@@ -440,7 +445,7 @@ async function route() {
     if (page === "alerts") showAlerts(await ask("/alerts?limit=200"));
     if (page === "session") await showSession(decodeURIComponent(id || ""));
   } catch (error) {
-    if (page === "session") setText(byId("explained"), error.message);
+    if (page === "session") { setText(byId("explained"), error.message); byId("page-session").classList.add("unknown"); }
     live("is-lost", error.message);
   }
 }
