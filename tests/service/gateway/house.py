@@ -132,6 +132,9 @@ class Parrot:
     """Set to end a "Parrot.sleep", in which it reads nothing."""
     waits: set[str] = field(default_factory=set)
     """What it does not answer until it is awake."""
+    nonsense: str = ""
+    """What it answers to the gateway's own questions, after it has answered the `first` of them."""
+    first: int = 0
     frozen: asyncio.Transport | None = None
     """The connection on which it takes nothing any more, pings and goodbyes included, since a "Parrot.freeze"."""
     flooded: int = 0
@@ -156,6 +159,11 @@ class Parrot:
             await socket.send('{"error":{"code":-32700,"message":"what?"}}')
             return
         result: dict[str, Any] = {}
+        if self.nonsense and method.startswith(("Target.get", "Storage.")):
+            self.first -= 1
+            if self.first < 0:
+                await socket.send(self.nonsense.replace("%d", str(number)))
+                return
         if method in self.waits:
             await self.awake.wait()
         match method:
@@ -176,6 +184,7 @@ class Parrot:
                 return
             case "Parrot.utter":
                 socket.transport.write(bytes.fromhex(command["params"]["bytes"]))
+                socket.transport.close()
                 return
             case "Parrot.flood":
                 words = json.dumps(

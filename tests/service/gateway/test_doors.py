@@ -3,10 +3,8 @@
 import asyncio
 import json
 import logging
-import os
 import socket as sockets
 
-import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -15,7 +13,6 @@ from tabkeeper.service.gateway.wire import BrowserWire
 
 from .house import ACME, LOOKER, MAIN, Parrot, call, house
 
-PROOF = os.environ.get("TABKEEPER_PROOF") == "1"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -334,57 +331,6 @@ async def test_a_half_open_connection_is_found_by_its_silence(sqlite_url):
         finally:
             writer.close()
             await writer.wait_closed()
-
-
-async def test_no_nonsense_breaks_anything_or_leaves_anything(sqlite_url):
-    """Bytes of all kinds after the upgrade, frames of all kinds, halves of messages: the gateway serves on."""
-    from random import Random
-
-    chance, parrot = Random(7), Parrot()
-    async with house(sqlite_url, parrot=parrot, service={"grace": "0s"}) as here:
-        before, files = len(asyncio.all_tasks()), psutil.Process().num_fds()
-        host, port = here.url.removeprefix("http://").split(":")
-        pieces = [
-            b"\x81\x05hello",  # not masked
-            b"\x81\xff" + b"\xff" * 8,  # 2⁶⁴ bytes to come
-            b"\x81\xfe\x00\x01" + bytes(5),  # a length in more bytes than it needs
-            b"\xf1\x80" + bytes(4),  # reserved bits
-            b"\x88\x81" + bytes(4) + b"x",  # half a close code
-            b"\x01\x83" + bytes(4) + b"abc",  # a fragment that nothing follows
-            b"\x80\x83" + bytes(4) + b"abc",  # a continuation of nothing
-            b"\x81\x82" + bytes(4) + b"\xff\xfe",  # no UTF-8
-            b"\x89\xfe\x01\x00" + bytes(4 + 256),  # a ping that is too long
-            b"\x81\x82" + bytes(4) + b"{}",
-            b"\x81\x82" + bytes(4) + b"[]",
-            *(chance.randbytes(chance.randrange(1, 400)) for _ in range(1000 if PROOF else 20)),
-        ]
-        for piece in pieces:
-            with sockets.create_connection((host, int(port))) as raw:
-                raw.sendall(
-                    f"GET /cdp?platform=web&token={MAIN} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
-                    "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-                    "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-                    + piece
-                )
-                await asyncio.sleep(0.005)
-        async with here.connect("platform=web") as client:
-            for text in (
-                "",
-                "{",
-                "[]",
-                "null",
-                '{"id":1}',
-                '{"id":{},"method":7}',
-                '{"method":"x","params":[]}',
-            ):
-                await client.send(text)
-            await client.send("[" * 100_000)
-            await client.send('{"id":1,"method":"A.b","params":' + '{"a":' * 5000 + "1" + "}" * 5001)
-            assert (await call(client, "Browser.getVersion"))["said"] > 0
-        await here.until(lambda: not any(one.state == "leased" for one in here.sessions()))
-        await here.until(lambda: parrot.connections == 0)
-        await here.until(lambda: len(asyncio.all_tasks()) <= before + 3)
-        await here.until(lambda: psutil.Process().num_fds() <= files + 3)
 
 
 async def test_tokens_never_reach_the_log_and_addresses_of_browsers_never_reach_clients(sqlite_url, caplog):

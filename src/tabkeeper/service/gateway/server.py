@@ -9,6 +9,7 @@ from typing import Any
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -25,6 +26,12 @@ CONNECTIONS = f"{__name__}.connections"
 """The logger of what happens to them."""
 _quiet = logging.getLogger(CONNECTIONS)
 _quiet.setLevel(logging.WARNING)  # what it says below that quotes addresses, with the tokens in them
+_quiet.addFilter(lambda record: not _blames_client(record))
+
+
+def _blames_client(record: logging.LogRecord) -> bool:
+    """Whether a traceback says that a client's text is none: its mistake, of which it is told by code 1007."""
+    return record.exc_info is not None and isinstance(record.exc_info[1], UnicodeDecodeError)
 
 
 class _Heard(asyncio.Queue[ASGIReceiveEvent]):
@@ -95,6 +102,13 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
         self.frames = [whole]  # type: ignore[list-item]
         if event.fin:
             self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand on a message; drop who sends text that is none when it cannot be told so any more, or not yet."""
+        try:
+            super().send_receive_event_to_app()
+        except InvalidState:
+            self.drop()
 
     def handle_close(self, event: Frame) -> None:
         """Let a client go that said goodbye, whether or not it reads what is still to be sent."""
