@@ -268,4 +268,4 @@ async def test_the_words_of_a_budgets_alert_say_how_much_of_what(ledger):
     await dispatcher(ledger, HookChannel(told.append), since=NOON - timedelta(days=1)).run()
     (alert,) = told
     assert alert.severity == "warning"
-    assert "nobody saw the end of session s9" in alert.text
+    assert "nobody saw the end of session s9; it is counted with $0.00" in alert.text

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tabkeeper.config import Dollars
 from tabkeeper.ledger.alerting import AlertEvent
+from tabkeeper.money import Money
 from tabkeeper.reports.html.page import render_html
 from tabkeeper.reports.report import CostReport
 
@@ -79,7 +80,7 @@ def _overrun(event: AlertEvent) -> str:
 
 def _estimate(event: AlertEvent) -> str:
     return (
-        f"nobody saw the end of session {event.session_id}; it is counted with {event.amount}, "
+        f"nobody saw the end of session {event.session_id}; it is counted with {event.amount or Money(0)}, "
         f"the most it can have cost{': ' + event.detail if event.detail else ''}"
     )
 
