@@ -84,6 +84,25 @@ async def test_a_caller_that_is_cancelled_leaves_the_queue_and_a_holder_that_bea
         await held.release()
 
 
+async def test_many_who_wait_share_few_connections_each_and_every_one_is_served():
+    async with remote(max_sessions=1, max_queued=100) as (here, pool):
+        held = await pool.get_session("web")
+
+        async def work():
+            async with pool.get_session("web") as lease:
+                return lease.session_id
+
+        working = [asyncio.create_task(work()) for _ in range(70)]
+        while len(here.pool.waiting()) < 70:
+            await asyncio.sleep(0.01)
+        calls = pool._http._busy.values()
+        assert len(calls) >= 3
+        assert max(calls) <= 32
+        await held.release()
+        assert set(await asyncio.gather(*working)) == {held.session_id}
+        assert not any(pool._http._busy.values())
+
+
 async def test_a_lease_that_is_lost_cancels_its_operation_and_says_so():
     async with remote(ttl=6) as (here, pool):
         with pytest.raises(LeaseLostError, match="browser died"):

@@ -14,6 +14,7 @@ import httpx
 from playwright.async_api import Browser, Playwright, async_playwright
 
 from tabkeeper.client.lease import RemoteLease
+from tabkeeper.client.lines import Lines
 from tabkeeper.client.problems import error_of
 from tabkeeper.config import parse_duration
 from tabkeeper.errors import (
@@ -53,7 +54,7 @@ class RemotePool:
         self._token = token
         self._direct = direct
         self._ttl = None if ttl is None else parse_duration(ttl).total_seconds()
-        self._http: httpx.AsyncClient | None = None
+        self._http: Lines | None = None
         self._playwright: Playwright | None = None
         self._starting = asyncio.Lock()
         self._leases: set[RemoteLease] = set()
@@ -64,12 +65,7 @@ class RemotePool:
     async def open(self) -> Self:
         """Make ready; the service is first called when something is asked of it."""
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers=headers,
-            timeout=_WAIT + _MARGIN,
-            limits=httpx.Limits(max_connections=None),
-        )
+        self._http = Lines(self.url, headers, _WAIT + _MARGIN)
         return self
 
     async def close(self) -> None:
@@ -182,7 +178,7 @@ class RemotePool:
         if self._http is None:
             raise PoolClosedError("open the pool first: 'async with RemotePool(...) as pool:'")
         try:
-            answer = await self._http.request(method, path, json=body)
+            answer = await self._http.request(method, path, body)
         except httpx.TransportError as error:
             raise PoolError(
                 f"the service at {self.url} cannot be reached: {str(error) or type(error).__name__}"
