@@ -246,10 +246,13 @@ async def main(folder: Path) -> None:
             async with busy(pool):
                 await take(light, f"{url}/#now", "dashboard-now", folder, wait=live)
                 await light.set_viewport_size({"width": 1200, "height": 420})
-                await take(light, f"{url}/#alerts", "dashboard-alerts", folder, wait="#alerts tbody td + td")
+                await take(
+                    light, f"{url}/#alerts", "dashboard-alerts", folder, wait="#alert-list tbody td + td"
+                )
                 await light.set_viewport_size(wide)
                 await take(dark, f"{url}/#money", "dashboard-money-dark", folder, wait="#spend canvas")
                 await take(phone, f"{url}/#now", "dashboard-phone", folder, wait=live)
+                await light.set_viewport_size({"width": 1200, "height": 1120})
                 await take(light, f"{url}/reports/day/{yesterday}.html", "report-page", folder, wait="svg")
             await browser.close()
 

@@ -129,9 +129,9 @@ async def test_figures_on_the_page_equal_those_of_the_api_and_a_keyboard_is_enou
             assert f"lease {ended['id']}" in await page.inner_text("#leases tbody")
 
             await page.get_by_role("link", name="Alerts").click()
-            await page.wait_for_selector("#alerts tbody td:has-text('has reached')")
+            await page.wait_for_selector("#alert-list tbody td:has-text('has reached')")
             alerts = (await http.get("/alerts")).json()
-            shown = await page.inner_text("#alerts tbody")
+            shown = await page.inner_text("#alert-list tbody")
             assert all(one["text"] in shown for one in alerts)
             assert (
                 await page.get_by_role("table", name="Latest alerts").get_by_role("row").count()
@@ -144,7 +144,7 @@ async def test_figures_on_the_page_equal_those_of_the_api_and_a_keyboard_is_enou
                 for ink in ("ink", "dim", "accent", "bad"):
                     assert contrast(found[ink], found["card"]) >= 4.5, (scheme, ink)
                     assert contrast(found[ink], found["page"]) >= 4.5, (scheme, ink)
-            await page.set_viewport_size({"width": 390, "height": 844})
+            await page.set_viewport_size({"width": 320, "height": 844})
             for name in ("Now", "Money", "History", "Alerts"):
                 await page.get_by_role("link", name=name).click()
                 await page.wait_for_selector(f"#page-{name.lower()}:not([hidden]) tbody tr", state="attached")

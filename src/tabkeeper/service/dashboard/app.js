@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const state = { days: null, now: null, money: null, fleet: null, source: null, page: "", charts: {}, alertsSeen: null };
+const state = { followed: false, days: null, now: null, money: null, fleet: null, source: null, page: "", charts: {}, alertsSeen: null };
 
 // ── small things ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -314,7 +314,7 @@ function showAlerts(alerts) {
   state.alertsSeen = latest;
   // A session that was refused never was.
   const session = (one) => (one.session_id && one.kind !== "denied" ? sessionLink(one.session_id) : "");
-  fill(byId("alerts"), [["When"], ["Severity"], ["Alert", "long"], ["What", "long"], ["Session"], ["Told"]],
+  fill(byId("alert-list"), [["When"], ["Severity"], ["Alert", "long"], ["What", "long"], ["Session"], ["Told"]],
     alerts.map((one) => ({ key: one.id, cells: [clock(one.at), pill(one.severity), one.title, one.text, session(one),
       Object.entries(one.delivered).map(([channel, how]) => `${channel}: ${how}`).join(", ")] })),
     "No alert was raised.");
@@ -481,7 +481,12 @@ byId("login").addEventListener("submit", async (event) => {
   } catch (error) { setText(byId("login-error"), error.message); }
 });
 byId("logout").addEventListener("click", async () => { await ask("/logout", { method: "POST" }); toLogin(); });
-addEventListener("hashchange", () => { if (state.page !== "login") route(); });
+addEventListener("click", (event) => { state.followed = Boolean(event.target.closest("a[href^='#']:not(.skip)")); });
+addEventListener("hashchange", () => {
+  if (state.followed) scrollTo(0, 0); // who goes back comes to where they were
+  state.followed = false;
+  if (state.page !== "login") route();
+});
 addEventListener("resize", () => { drawHour(); drawSpend(); drawWeek(); document.querySelectorAll(".card").forEach(reach); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawHour(); drawSpend(); route(); });
 start();
