@@ -1,6 +1,7 @@
 """A profile over the gateway, in real Chromium: the first context begins logged in, and what it becomes is saved."""
 
 import json
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -63,8 +64,9 @@ async def look(page, address) -> list[str]:
 
 
 async def test_logins_outlive_the_session_whoever_opens_the_next_one(here, playwright):
-    mine = "platform=web&tenant=acme&profile=shop.example"
-    wanted = {"tenant": "acme", "profile": "shop.example"}
+    acme, zorg = uuid4().hex, uuid4().hex
+    mine = f"platform=web&tenant={acme}&profile=shop.example"
+    wanted = {"tenant": acme, "profile": "shop.example"}
     async with site() as shop, site() as other:
         browser = await playwright.chromium.connect_over_cdp(here.address(mine))
         page = await browser.contexts[0].new_page()
@@ -93,7 +95,7 @@ async def test_logins_outlive_the_session_whoever_opens_the_next_one(here, playw
         await over(here)
         await browser.close()
 
-        assert await visit(here, playwright, shop, mine.replace("acme", "zorg")) == ["", "", ""]
+        assert await visit(here, playwright, shop, mine.replace(acme, zorg)) == ["", "", ""]
         async with (
             RemotePool(here.url, token=MAIN) as pool,
             pool.get_session("web", timeout=60, **wanted) as session,
@@ -104,7 +106,7 @@ async def test_logins_outlive_the_session_whoever_opens_the_next_one(here, playw
 
 
 async def test_an_identity_with_a_profile_is_logged_in_again_in_its_next_browser(here, playwright):
-    mine = "platform=web&tenant=two&identity=ada&profile=shop.example"
+    mine = f"platform=web&tenant={uuid4()}&identity=ada&profile=shop.example"
     async with site() as address:
         await visit(here, playwright, address, mine, "first")
         [session] = here.sessions()

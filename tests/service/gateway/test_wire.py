@@ -55,9 +55,9 @@ class Story:
 class Client:
     """A connection of a client, and what is heard of it past ASGI once it is let in."""
 
-    def __init__(self):
+    def __init__(self, transport=None):
         self.heard: list[str] = []
-        self.transport = Mock(is_closing=lambda: False, get_write_buffer_size=lambda: 0)
+        self.transport = transport or Mock(is_closing=lambda: False, get_write_buffer_size=lambda: 0)
         self.transport.get_extra_info = lambda _: None
         self.accepting, self.accepted, self.left = asyncio.Event(), asyncio.Event(), asyncio.Event()
         config = uvicorn.Config(

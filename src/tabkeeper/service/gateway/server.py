@@ -15,7 +15,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from tabkeeper.config import GatewaySettings
-from tabkeeper.service.gateway.wire import nothing
+from tabkeeper.service.gateway.wire import SECOND_LOOK, nothing
 
 CLIENT = "tabkeeper.client"
 """Under this name in a scope's state: the connection itself."""
@@ -63,6 +63,8 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
         self._held = False
         self._sign = False
         """It gave a sign of life since it was asked for one."""
+        self._looked = False
+        """That none came was seen once."""
 
     def data_received(self, data: bytes) -> None:
         """Take what came; a client that talks without end before it is let in is not waited for."""
@@ -120,7 +122,7 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
 
     def send_keepalive_ping(self) -> None:
         """Ask for a sign of life."""
-        self._sign = False
+        self._sign = self._looked = False
         super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
@@ -128,6 +130,11 @@ class GatewayProtocol(WebSocketsSansIOProtocol):
         if self._sign or self._held:
             self.pong_timer = None
             self.schedule_ping()
+            return
+        if not self._looked:
+            self._looked = True
+            again = min(SECOND_LOOK, self.ping_timeout or SECOND_LOOK)
+            self.pong_timer = self.loop.call_later(again, self.keepalive_timeout)
             return
         super().keepalive_timeout()
         if self.waiting:

@@ -23,6 +23,8 @@ _WHOLE_TEXT = 0x81
 _END_OF_HEAD = b"\r\n\r\n"
 LONGEST = 256 * 2**20
 """Bytes of a browser's longest message: clients take no longer ones either (Playwright's and Puppeteer's own bound)."""
+SECOND_LOOK = 1.0
+"""Seconds in which an answer is read that is there already: it may have been us who stood still, not the other end."""
 
 
 class GoneError(Exception):
@@ -128,10 +130,15 @@ class BrowserWire(ClientConnection):
             await asyncio.sleep(self.ping_interval)
             before = self._ask()
             await asyncio.sleep(self.ping_timeout)
-            if not (self._sign or self._held or 0 < self.waiting < before):
+            if not self._lives(before):
+                await asyncio.sleep(min(SECOND_LOOK, self.ping_timeout))
+            if not self._lives(before):
                 self.ending = f"the browser gave no sign of life for {self.ping_timeout:g} s"
                 self.transport.abort()
                 return
+
+    def _lives(self, before: int) -> bool:
+        return self._sign or self._held or 0 < self.waiting < before
 
     def _ask(self) -> int:
         self._sign = False
