@@ -181,6 +181,23 @@ async def test_a_service_does_not_start_without_a_token_unless_told_to():
         assert not pool.is_open
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"token": "guessed"}, "token: at least 20 characters"),
+        ({"tokens": [{"name": "ci", "token": "guessed"}]}, "token: at least 20 characters"),
+        ({"hosts": ["https://ops.example.com"]}, "hosts.0: write .* with no scheme, port or path"),
+        ({"hosts": ["ops.example.com:8443"]}, "hosts.0: write .* with no scheme, port or path"),
+        ({"origins": ["*"]}, "origins.0: write"),
+        ({"path": "tabkeeper/"}, "path"),
+    ],
+)
+def test_settings_that_would_let_in_too_many_or_nobody_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said) as refused:
+        parse_config({"platforms": {"web": {}}, "service": settings})
+    assert "guessed" not in str(refused.value)
+
+
 def test_tokens_are_long_and_only_their_hashes_are_kept():
     token = new_token()
     assert len(token) > 40

@@ -17,6 +17,11 @@ Scope = Literal["read", "lease", "direct", "manage"]
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+def _check_long(token: SecretStr | None) -> None:
+    if token is not None and len(token.get_secret_value()) < 20:
+        raise ValueError("token: at least 20 characters; `tabkeeper tokens create` makes a good one")
+
+
 class TokenSettings(Settings):
     """One token: who may call the service, for what; `tabkeeper tokens create --for-config` prints such a section."""
 
@@ -45,8 +50,7 @@ class TokenSettings(Settings):
             raise ValueError("set either hash or token; `tabkeeper tokens create --for-config` prints a hash")
         if self.hash is not None and not _HASH.fullmatch(self.hash):
             raise ValueError('hash: write it as "sha256:" and 64 hexadecimal digits')
-        if self.token is not None and len(self.token.get_secret_value()) < 20:
-            raise ValueError("token: at least 20 characters; `tabkeeper tokens create` makes a good one")
+        _check_long(self.token)
         return self
 
 
@@ -100,6 +104,12 @@ class ServiceSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        _check_long(self.token)
+        for i, host in enumerate(self.hosts):
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+                raise ValueError(
+                    f'hosts.{i}: write {host!r} like "ops.example.com", with no scheme, port or path'
+                )
         names = [token.name for token in self.tokens]
         for i, name in enumerate(names):
             if names.index(name) != i:
