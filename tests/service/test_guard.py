@@ -166,7 +166,7 @@ def test_a_reverse_proxy_may_show_it_under_a_path_and_take_that_away_or_not(take
 
 def test_pages_find_their_files_wherever_they_are_shown():
     folder = files("tabkeeper.service")
-    for page in ("dashboard/index.html", "dashboard/app.js", "gateway/watch.js"):
+    for page in ("dashboard/index.html", "dashboard/app.js", "dashboard/parts.js", "gateway/watch.js"):
         said = folder.joinpath(page).read_text(encoding="utf-8")
         assert re.findall(r"""(?:href=|src=|href: |fetch\(|EventSource\(|URL\()["'`]/[^"'`]*""", said) == []
 

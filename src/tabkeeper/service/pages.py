@@ -27,6 +27,7 @@ _TYPES = {
     "app.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    "parts.js": "text/javascript; charset=utf-8",
     "uPlot.LICENSE.txt": "text/plain; charset=utf-8",
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
     "uPlot.min.css": "text/css; charset=utf-8",
