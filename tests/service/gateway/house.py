@@ -120,6 +120,16 @@ async def call(socket: ClientConnection, method: str, session: str | None = None
 call.number = 1  # type: ignore[attr-defined]
 
 
+async def closed(socket: ClientConnection) -> tuple[int | None, str | None]:
+    """Read to the end, and say how it closed."""
+    try:
+        async with asyncio.timeout(60):
+            while True:
+                await socket.recv()
+    except ConnectionClosed:
+        return socket.close_code, socket.close_reason
+
+
 @dataclass
 class Parrot:
     """A browser that has nothing in it, and repeats what it is asked."""

@@ -6,12 +6,12 @@ import logging
 import socket as sockets
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from tabkeeper.service.gateway.server import GatewayProtocol
 from tabkeeper.service.gateway.wire import BrowserWire
 
-from .house import ACME, LOOKER, MAIN, Parrot, call, house
+from .house import ACME, LOOKER, MAIN, Parrot, call, closed, house
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -23,14 +23,6 @@ async def refused(connecting) -> tuple[int, dict]:
     response = told.value.response
     assert response.headers["content-type"] == "application/problem+json"
     return response.status_code, json.loads(response.body)
-
-
-async def closed(socket) -> tuple[int, str]:
-    """Read to the end, and say how it closed."""
-    with pytest.raises(ConnectionClosed):
-        while True:
-            await asyncio.wait_for(socket.recv(), 20)
-    return socket.close_code, socket.close_reason
 
 
 async def test_a_short_message_waits_for_no_acknowledgement_of_the_one_before(sqlite_url, monkeypatch):
