@@ -3,9 +3,10 @@
 import asyncio
 
 from tabkeeper.pool import waiting
+from tabkeeper.service.tokens import ANYBODY
 from tabkeeper.testing import run_virtual
 
-from .world import ACME, LOOKER, house
+from .world import ACME, LOOKER, MAIN, house
 
 
 def test_a_lease_is_taken_kept_and_given_back():
@@ -142,6 +143,47 @@ def test_a_client_that_hangs_up_while_it_waits_leaves_the_queue():
             call.cancel()
             await asyncio.sleep(1)
             assert here.pool.stats().queued == 0
+
+    run_virtual(story)
+
+
+def test_a_lease_that_comes_as_its_client_hangs_up_is_given_back_at_once():
+    body = b'{"platform": "web"}'
+    headers = {"host": "127.0.0.1", "authorization": f"Bearer {MAIN}", "content-type": "application/json"}
+
+    async def story(clock):
+        async with house(clock) as here:
+            left, said = asyncio.Event(), [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def receive():
+                if said:
+                    return said.pop()
+                await left.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message):
+                pass
+
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/leases",
+                "query_string": b"",
+                "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            }
+            call = asyncio.create_task(here.app(scope, receive, send))
+            await asyncio.sleep(0.5)
+            (ticket,) = here.app.state.rooms.desk.of(ANYBODY)
+            settle = ticket.settled.set
+
+            def both():
+                settle()
+                left.set()
+
+            ticket.settled.set = both
+            await call
+            assert (here.pool.stats().leased, here.pool.stats().idle) == (0, 1)
+            assert (ticket.lease.outcome, ticket.reason) == ("failed", "its client left")
 
     run_virtual(story)
 

@@ -161,11 +161,11 @@ async def _settled(
             await asyncio.wait(
                 {settled, gone}, timeout=max(wait, _A_MOMENT), return_when=asyncio.FIRST_COMPLETED
             )
-        if give_up and gone.done() and not ticket.settled.is_set():
-            await rooms.desk.release(ticket)
+        if give_up and gone.done():  # nobody heard of the lease if it came meanwhile
+            await rooms.desk.release(ticket, success=False, reason="its client left")
     except asyncio.CancelledError:
         if give_up:
-            await rooms.desk.release(ticket)
+            await rooms.desk.release(ticket, success=False, reason="its client left")
         raise
     finally:
         settled.cancel()
