@@ -34,7 +34,7 @@ async def test_sessions_queue_and_jobs_of_all_processes_are_told_by_each(postgre
                 pass
         lease = await there.get_session("web", timeout=600)
         waits = asyncio.ensure_future(there.get_session("web", tenant="acme", priority=7, timeout=600))
-        await until(lambda: len(here.waiting()) == 1)
+        await until(lambda: [one.tenant for one in here.waiting()] == ["acme"])
         await there.run_job("heartbeat")
         await here.run_job("metrics")
         async with asyncio.timeout(60):
