@@ -74,6 +74,8 @@ def test_pages_of_other_origins_are_refused_even_with_a_token():
                 "http://127.0.0.1:9000": 403,
                 "https://evil.example": 403,
                 "null": 403,
+                "http://[::1": 403,
+                "": 403,
             }.items():
                 told = await http.get("/sessions", headers={"Origin": origin})
                 assert told.status_code == status, origin
@@ -97,6 +99,9 @@ def test_a_body_that_is_too_large_is_refused_announced_or_not():
             for body in (b"x" * 5000, endless()):
                 told = await http.post("/leases", content=body, headers={"Content-Type": "application/json"})
                 assert (told.status_code, told.json()["title"]) == (413, "The request is too large")
+            for length, status in {"9" * 5000: 413, "-1": 400, "1e3": 400}.items():
+                told = await http.post("/leases", content=b"{}", headers={"Content-Length": length})
+                assert told.status_code == status, length
 
     run_virtual(story)
 

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -116,7 +116,8 @@ class Guard:
         """Browsers say which page a request comes from; programs say nothing."""
         origin = headers.get("origin")
         if origin is not None:
-            own = urlsplit(origin).netloc.lower() == headers["host"].lower() and origin.startswith("http")
+            scheme, _, name = origin.partition("://")
+            own = scheme in {"http", "https"} and name.lower() == headers["host"].lower()
             if not own and origin not in self._settings.origins:
                 raise ProblemError("forbidden", "pages of other origins may not call this service")
             return
@@ -153,7 +154,7 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             raise ProblemError("bad-request", "Content-Length is not a number")
-        if int(length) > most:
+        if len(length) > len(str(most)) or int(length) > most:
             raise too_large
         body = b""
         try:
