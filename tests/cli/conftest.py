@@ -31,7 +31,7 @@ kind = "local"
 [providers.local.rates]
 per_session = "0.01"
 per_hour = "0.60"
-increment = "1m"
+increment = "10m"
 
 [platforms.web]
 """
@@ -45,7 +45,7 @@ from tabkeeper.ledger.types import HoldRequest
 async def main():
     ledger = await Ledger.open(load_config("tabkeeper.toml"))
     for name in ("s-one", "s-two"):
-        ask = HoldRequest(session_id=name, platform="web", provider="local", tenant="acme", max_seconds=600)
+        ask = HoldRequest(session_id=name, platform="web", provider="local", tenant="acme", max_seconds=1200)
         await ledger.hold(ask)
     await ledger.activate("s-one", provider_session_id="p-one")
     await ledger.owners.heartbeat({"sessions": 2, "max_sessions": 10, "leased": 1, "queued": 3, "max_queued": 1000,
