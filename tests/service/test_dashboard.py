@@ -107,6 +107,9 @@ async def test_figures_on_the_page_equal_those_of_the_api_and_a_keyboard_is_enou
             told = await page.inner_text("#budgets")
             for name in ("spent", "held", "left", "limit"):
                 assert f"${budget[name]}" in told, (name, told)
+            quiet = await page.locator("#budgets .fine").all_inner_texts()
+            decimals = [budget[name].partition(".")[2] for name in ("spent", "held", "left", "limit")]
+            assert quiet == [below[4:] for below in decimals if len(below) > 4], "what is below 0.01 ¢"
             assert await page.locator("#spend .picture canvas").count() == 1
             assert f"${cost}" in (await page.get_attribute("#spend .picture", "aria-label") or "")
             tenants = await page.inner_text("#by-tenants tbody")

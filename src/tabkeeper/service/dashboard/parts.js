@@ -11,11 +11,25 @@ export function el(tag, attributes = {}, ...children) {
   made.append(...children);
   return made;
 }
-export const setText = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+// Amounts are told to the last nano-dollar, but what is below a hundredth of a cent does not catch the eye.
+const FINE = /(\$\d+\.\d{4})(\d+)/g;
+export function setText(node, said) {
+  const text = String(said);
+  if (node.textContent === text) return;
+  const made = [];
+  let at = 0;
+  for (const found of text.matchAll(FINE)) {
+    made.push(text.slice(at, found.index) + found[1], el("span", { class: "fine" }, found[2]));
+    at = found.index + found[0].length;
+  }
+  node.replaceChildren(...made, text.slice(at));
+}
 export const show = (name, text) => {
   for (const node of document.querySelectorAll(`[data-fig="${name}"]`)) {
     setText(node, text);
-    node.classList.toggle("small", text.length > 8);
+    const seen = text.replace(FINE, "$1").length;
+    node.classList.toggle("amount", text.startsWith("$") && seen <= 8);
+    node.classList.toggle("small", seen > 8);
   }
 };
 export const dollars = (text) => (text === null || text === undefined ? "" : (text.startsWith("-") ? `-$${text.slice(1)}` : `$${text}`));
@@ -82,7 +96,7 @@ function put(node, cell) {
   const said = JSON.stringify(cell ?? "");
   if (node.dataset.said === said) return;
   node.dataset.said = said;
-  if (typeof cell !== "object" || cell === null) node.textContent = cell ?? "";
+  if (typeof cell !== "object" || cell === null) setText(node, cell ?? "");
   else if (cell.link) {
     const old = node.firstElementChild;
     if (old && old.tagName === "A") { old.href = cell.link; setText(old, cell.text); }
