@@ -72,7 +72,14 @@ async def test_a_browser_that_vanished_while_it_was_told_much_is_found_too(sqlit
 
 async def test_a_healthy_browser_outlives_its_slow_client(sqlite_url, elsewhere, monkeypatch):
     """While the client reads nothing the browser is not read either, its answers to pings included."""
-    asked = count(monkeypatch, BrowserWire, "_ask")
+    full = count(monkeypatch, GatewayProtocol, "pause_writing")
+    ask = GatewayProtocol.send_keepalive_ping
+    # Before it is full and after, a client that reads nothing, or has much to read, would be taken for gone itself.
+    monkeypatch.setattr(
+        GatewayProtocol,
+        "send_keepalive_ping",
+        lambda client: ask(client) if client._held else client.schedule_ping(),
+    )
     async with (
         house(sqlite_url, parrot=Parrot(), gateway={"ping": "300ms"}) as here,
         here.connect("platform=web", ping_interval=None) as client,
@@ -81,7 +88,10 @@ async def test_a_healthy_browser_outlives_its_slow_client(sqlite_url, elsewhere,
         await client.send(
             json.dumps({"id": 1, "method": "Parrot.flood", "params": {"size": 2**20, "times": 40}})
         )
-        await here.until(lambda: len(asked) >= 2)
+        await here.until(lambda: full)
+        missed = count(monkeypatch, GatewayProtocol, "keepalive_timeout")
+        asked = count(monkeypatch, BrowserWire, "_ask")
+        await here.until(lambda: len(asked) >= 2 and len(missed) >= 2)
         client.transport.resume_reading()
         while json.loads(await client.recv()).get("id") != 1:
             pass
