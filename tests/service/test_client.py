@@ -5,6 +5,7 @@ import inspect
 from contextlib import asynccontextmanager
 
 import pytest
+from playwright.async_api import Error as PlaywrightError
 from tests.pool.world import world
 
 from tabkeeper.client import RemoteLease, RemotePool
@@ -113,6 +114,34 @@ async def test_a_lease_that_is_lost_cancels_its_operation_and_says_so():
             async with pool.get_session("web") as lease:
                 await lease.use(lambda _: asyncio.sleep(60), timeout=0.05)
         assert lease.outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "ended_by", "raised"),
+    [
+        (PlaywrightError("Target closed"), "its browser's death", LeaseLostError),
+        (PlaywrightError("Target closed"), "its holder", PlaywrightError),
+        (ZeroDivisionError(), "its browser's death", ZeroDivisionError),
+    ],
+)
+async def test_a_page_that_fails_as_its_lease_is_lost_says_that_and_hides_no_other_error(
+    error, ended_by, raised
+):
+    async with remote(ttl=900) as (here, pool):
+        with pytest.raises(raised) as told:
+            async with pool.get_session("web") as lease:
+                if ended_by == "its holder":
+                    await lease.release()
+                else:
+                    here.provider.kill(lease.session_id)
+                    (ticket,) = here.desk.of(ANYBODY)
+                    await ticket.over.wait()
+                assert lease.outcome in {"", "ok"}  # no heartbeat has told of the death
+                raise error
+        if raised is LeaseLostError:
+            assert "browser died" in str(told.value)
+            assert told.value.__cause__ is error
+        assert lease.outcome == ("ok" if ended_by == "its holder" else "lost")
 
 
 async def test_refusals_arrive_as_what_they_were():

@@ -19,6 +19,8 @@ from tabkeeper.errors import (
     TabkeeperError,
 )
 from tabkeeper.money import Money
+from tabkeeper.pool.browser import is_browser_error
+from tabkeeper.pool.lease import UNDER_ITS_HOLDER
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +254,7 @@ class RemoteLease:
         """Release at the end of an ``async with`` block, as a failure if `error` ended it.
 
         Raises:
-            LeaseLostError: the block failed because the lease had ended under it.
+            LeaseLostError: the block failed because the browser had ended under it.
         """
         lost = self._is_over
         note = None if error is None else f"{type(error).__name__}: {error}".splitlines()[0][:300]
@@ -263,8 +265,9 @@ class RemoteLease:
                 raise
             # What ended the block matters more, and the service takes the lease back by itself.
             log.warning("lease %s could not be given back: %s", self.id, unreleased)
-        if lost and isinstance(error, Exception) and not isinstance(error, LeaseLostError):
-            self._raise_if_lost(error)
+        # Only now: the service may have known since the last heartbeat.
+        if self.outcome in UNDER_ITS_HOLDER and is_browser_error(error):
+            raise LeaseLostError(self.session_id, self.platform, self.ending) from error
 
     @property
     def _is_over(self) -> bool:

@@ -27,7 +27,7 @@ from tabkeeper.proxies.model import Proxy
 
 T = TypeVar("T")
 
-_UNDER_ITS_HOLDER = frozenset({"lost", "reclaimed", "evicted"})
+UNDER_ITS_HOLDER = frozenset({"lost", "reclaimed", "evicted"})
 """How a lease ends that its holder did not release."""
 
 
@@ -332,7 +332,7 @@ class Lease:
             holding.scopes.discard(scope)
 
     def _raise_if_lost(self, error: BaseException) -> None:
-        if self._holding.over in _UNDER_ITS_HOLDER:
+        if self._holding.over in UNDER_ITS_HOLDER:
             raise LeaseLostError(self.session_id, self.platform, self._ending()) from error
 
     async def release(self, *, success: bool = True, reason: str | None = None) -> None:
@@ -358,7 +358,7 @@ class Lease:
         was_over = self._holding.over
         note = None if error is None else f"{type(error).__name__}: {error}"[:500]
         await self._host.release(self._holding, success=error is None, error=note)
-        if was_over in _UNDER_ITS_HOLDER and is_browser_error(error):
+        if was_over in UNDER_ITS_HOLDER and is_browser_error(error):
             raise LeaseLostError(self.session_id, self.platform, self._ending()) from error
 
 
