@@ -20,6 +20,7 @@ from tabkeeper.pool.health import Trouble
 from tabkeeper.pool.traces import belongings, context_id, remaining
 from tabkeeper.pool.trackers import is_tracker
 from tabkeeper.pool.traffic import Meter
+from tabkeeper.profiles.state import ProfileKey
 from tabkeeper.providers.base import ProxySpec
 
 _PAUSES = (0.01, 0.05, 0.2, 0.5)
@@ -73,8 +74,10 @@ class SessionBrowser:
         self._home_id: str | None = None
         self._home_lock = asyncio.Lock()
         self._proxy = proxy
-        self.moved_in = False
-        """Whether the browser's first context was given a profile."""
+        self.home_profile: ProfileKey | None = None
+        """Whose saved state the browser's first context began with, or is to be saved as."""
+        self.home_used = False
+        """Whether a client had that context without a profile."""
         self.shared = shared
         self.used = False
         """Whether anybody has connected, so that there may be something to clean."""
@@ -96,13 +99,13 @@ class SessionBrowser:
         browser = self._connection.made
         return browser is not None and browser.is_connected()
 
-    def visit(self) -> AbstractAsyncContextManager[Browser]:
-        """Connect for a moment, as nobody's lease: what is done there is somebody else's to clean up.
+    def visit(self, seconds: float) -> AbstractAsyncContextManager[Browser]:
+        """Connect for a moment, within some seconds, as nobody's lease: what is done there is not cleaned up here.
 
         Raises:
             playwright.async_api.Error: the session cannot be reached.
         """
-        return self._connection.visit()
+        return self._connection.visit(seconds)
 
     async def ping(self) -> None:
         """Make the connected browser answer; raises as `browser` does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -107,28 +108,35 @@ class Connection:
             return await self._reach()
 
     @asynccontextmanager
-    async def visit(self) -> AsyncIterator[Browser]:
+    async def visit(self, seconds: float) -> AsyncIterator[Browser]:
         """Connect for a moment, beside whoever else is connected; nobody listens for the end of this connection.
 
+        Args:
+            seconds: for connecting, and for hanging up.
+
         Raises:
-            playwright.async_api.Error: it cannot be reached.
+            playwright.async_api.Error: it cannot be reached in time.
         """
-        browser = await self._dial()
+        browser = await self._dial(seconds)
         try:
             yield browser
         finally:
-            await browser.close()
+            # One that hangs would be waited for without end; its connection ends with the session's browser.
+            with contextlib.suppress(PlaywrightError, TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await browser.close()
 
-    async def _dial(self) -> Browser:
+    async def _dial(self, seconds: float | None = None) -> Browser:
+        limit = None if seconds is None else seconds * 1000
         playwright = await self._driver.playwright()
         try:
-            return await playwright.chromium.connect_over_cdp(self._connect_url)
+            return await playwright.chromium.connect_over_cdp(self._connect_url, timeout=limit)
         except PlaywrightError as error:
             if type(error).__name__ != "TargetClosedError":
                 raise
             self._driver.forget(playwright)  # its process has died
             playwright = await self._driver.playwright()
-            return await playwright.chromium.connect_over_cdp(self._connect_url)
+            return await playwright.chromium.connect_over_cdp(self._connect_url, timeout=limit)
 
     async def _reach(self) -> Browser:
         browser = await self._dial()

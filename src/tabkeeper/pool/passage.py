@@ -31,5 +31,7 @@ class Passage:
     """Put the profile into it, before a client comes. Raises as `Lease.context` does."""
     remember: Callable[[Collection[str]], Awaitable[None]] = field(repr=False)
     """Read its state, with the storage of these origins, before the lease is released as a success."""
+    leave: Callable[[], Awaitable[None]] = field(repr=False)
+    """Give the profile back as it was: how the lease ends says nothing of the site."""
     vouch: Callable[[], None]
     """Say that the client's doings are known and undone: the session may be used again."""

@@ -14,10 +14,10 @@ from typing import Any
 from playwright.async_api import Error as PlaywrightError
 
 from tabkeeper.clock import Clock
-from tabkeeper.errors import ProviderRequestError, TabkeeperError
+from tabkeeper.errors import LeaseLostError, ProviderRequestError, SessionInUseError, TabkeeperError
 from tabkeeper.pool.browser import SessionBrowser
 from tabkeeper.pool.holding import Holding
-from tabkeeper.pool.moving import browser_state, move_in, move_out
+from tabkeeper.pool.moving import browser_state, can_move_in, move_in, move_out
 from tabkeeper.profiles.state import BrowserState
 from tabkeeper.profiles.store import ProfileStore
 
@@ -53,6 +53,8 @@ class Profiled:
     async def _begin(self, holding: Holding) -> BrowserState | None:
         if holding.profile is None:
             return None
+        if holding.over:
+            raise LeaseLostError(holding.session.id, holding.session.lane.platform, "the lease is over")
         if holding.visit is None:
             left = timedelta(seconds=max(0.0, holding.session.lease_ends - self._clock.monotonic()))
             until = self._clock.now() + left + _MARGIN
@@ -62,16 +64,31 @@ class Profiled:
     async def restore(self, holding: Holding, browser: SessionBrowser) -> None:
         """Put the lease's profile into the browser's first context, for a client of its own; once in a session's life.
 
+        If it cannot be done, nothing is said against the profile.
+
         Raises:
             SealedError, LedgerUnavailableError: it cannot be read.
             ConfigError: Playwright cannot do that yet.
+            SessionInUseError: the identity's browser has somebody else's state, which would be lost.
             ProviderError: the browser cannot be reached.
         """
-        state = await self._begin(holding)
-        if state is None or browser.moved_in:
+        if holding.profile is None or browser.home_profile == holding.profile:
+            await self._begin(holding)
             return
+        can_move_in()
+        state = await self._begin(holding)
         try:
-            async with asyncio.timeout(self._patience), browser.visit() as visited:
+            _check_home(holding, browser, state)
+            if state is not None:
+                await self._move_in(holding, browser, state)
+        except BaseException:
+            await self.leave(holding)
+            raise
+        browser.home_profile = holding.profile
+
+    async def _move_in(self, holding: Holding, browser: SessionBrowser, state: BrowserState) -> None:
+        try:
+            async with browser.visit(self._patience) as visited, asyncio.timeout(self._patience):
                 await move_in(visited, state)
         except (PlaywrightError, TimeoutError) as error:
             # Its own words could quote the browser's address, and with it a key.
@@ -79,7 +96,6 @@ class Profiled:
                 holding.session.provider,
                 f"the profile of {holding.profile} was not restored ({type(error).__name__}); try again",
             ) from None
-        browser.moved_in = True
 
     async def remember(self, holding: Holding, browser: SessionBrowser, origins: Collection[str]) -> None:
         """Read the state of the browser's first context, if it is to be saved; its client must be gone."""
@@ -87,10 +103,14 @@ class Profiled:
         if visit is None or not visit.may_write:
             return
         try:
-            async with asyncio.timeout(self._patience), browser.visit() as visited:
-                holding.state = await move_out(visited, visit.state, origins)
+            async with browser.visit(self._patience) as visited, asyncio.timeout(self._patience * 4):
+                holding.state = await move_out(visited, visit.state, origins, seconds=self._patience)
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs the profile, not the lease
             self._unread(holding, type(error).__name__)
+
+    async def leave(self, holding: Holding) -> None:
+        """Give the lease's profile back as it was: how the lease ends says nothing of the site."""
+        await self.settle(holding, "left")
 
     async def read(self, holding: Holding) -> None:
         """Read the state of a context that is about to be closed, if it is to be saved."""
@@ -120,3 +140,17 @@ class Profiled:
                 await self._store.left(visit)
         except (TabkeeperError, ValueError) as error:
             log.warning("the profile of %s was not saved: %s", visit.key, error)
+
+
+def _check_home(holding: Holding, browser: SessionBrowser, state: BrowserState | None) -> None:
+    """See that what is in an identity's browser may be replaced; a session without one begins clean each time."""
+    if holding.session.lane.identity is None:
+        return
+    whose = browser.home_profile
+    if whose is None and (state is None or not browser.home_used):
+        return
+    what = "without a profile" if whose is None else f"with the profile of {whose}"
+    raise SessionInUseError(
+        f"session {holding.session.id} keeps its identity's browser, which was used {what}: ask for the same, or "
+        f"close the session for the profile of {holding.profile} to be restored in the next"
+    )

@@ -76,6 +76,7 @@ class Reach:
                 f"{holding.profile.site!r} in its first context: leave out profile, or use session.context()"
             )
         running.relayed = True
+        browser.home_used = browser.home_used or (holding.profile is None and not is_shared)
 
         def vouch() -> None:
             if running.holding is holding:
@@ -83,6 +84,9 @@ class Reach:
 
         async def restore() -> None:
             await self._profiled.restore(holding, browser)
+
+        async def leave() -> None:
+            await self._profiled.leave(holding)
 
         async def remember(origins: Collection[str]) -> None:
             await self._profiled.remember(holding, browser, origins)
@@ -97,6 +101,7 @@ class Reach:
             has_profile=holding.profile is not None,
             restore=restore,
             remember=remember,
+            leave=leave,
             vouch=vouch,
         )
 

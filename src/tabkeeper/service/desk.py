@@ -94,6 +94,8 @@ class Ticket:
     task: asyncio.Task[None] | None = None
     success: bool = False
     reason: str | None = None
+    judged: bool = False
+    """Whether its client said how it went. Any other end says nothing of the site, so nothing of a profile."""
     farewell: Callable[[], Awaitable[None]] | None = None
     """What is still to be done with the session before the lease ends; it must be bounded."""
 
@@ -213,8 +215,16 @@ class LeaseDesk:
             return None
         return max(0.0, ticket.expires_at - self._clock.monotonic())
 
-    async def release(self, ticket: Ticket, *, success: bool = True, reason: str | None = None) -> None:
+    async def release(
+        self, ticket: Ticket, *, success: bool = True, reason: str | None = None, judged: bool = False
+    ) -> None:
         """End a ticket: its place in the queue, or its lease. Harmless if it is over; returns when it is.
+
+        Args:
+            ticket: to be ended.
+            success: how its lease went.
+            reason: why it failed.
+            judged: these are its client's own words.
 
         Raises:
             ValueError: a reason for a success.
@@ -225,7 +235,7 @@ class LeaseDesk:
             assert ticket.task is not None
             await asyncio.wait([ticket.task])  # what is left of its end, so that its outcome is known
             return
-        ticket.success, ticket.reason = success, reason
+        ticket.success, ticket.reason, ticket.judged = success, reason, judged
         await self._end(ticket, "released" if ticket.lease is not None else "withdrawn")
 
     async def dismiss(self, is_good: Callable[[Caller], Awaitable[bool]]) -> None:

@@ -128,7 +128,7 @@ async def release(
     """End a lease, or leave the queue. Harmless if it is over already; answers with what it cost."""
     how = body or ReleaseBody()
     ticket = rooms.desk.find(lease_id, caller)
-    await rooms.desk.release(ticket, success=how.success, reason=how.reason)
+    await rooms.desk.release(ticket, success=how.success, reason=how.reason, judged=True)
     return _answer(ticket, rooms)
 
 

@@ -1,19 +1,29 @@
 """A profile over the gateway, in real Chromium: the first context begins logged in, and what it becomes is saved."""
 
+import asyncio
 import json
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import async_playwright
 from tests.profiles.site import site
 from tests.profiles.test_restoring import LOOK, PLANT
 from websockets.exceptions import InvalidStatus
 
 from tabkeeper.client import RemotePool
+from tabkeeper.pool.connection import Connection, Driver
+from tabkeeper.pool.moving import move_out
+from tabkeeper.profiles.state import BrowserState
+from tabkeeper.service.gateway import seat
+from tabkeeper.service.gateway.browser import BrowserGoneError
+from tabkeeper.service.gateway.visited import Visited
 from tabkeeper.vault import new_key
 
-from .house import MAIN, Parrot, house
+from .house import MAIN, Parrot, call, house
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -115,6 +125,155 @@ async def test_an_identity_with_a_profile_is_logged_in_again_in_its_next_browser
         await here.pool.close_session(session.id)
         assert await visit(here, playwright, address, mine) == ["second"] * 3
         await here.pool.close_session(here.sessions()[0].id)
+
+
+async def test_only_the_clients_own_word_counts_against_a_profile(here, playwright):
+    # Three failures in a row would retire it, and its login would be gone.
+    mine = f"platform=web&tenant={uuid4()}&profile=shop.example"
+    async with site() as address:
+        await visit(here, playwright, address, mine, "first")
+        for _ in range(3):
+            async with here.connect(mine) as socket:
+                socket.transport.abort()
+            await over(here)
+        assert await visit(here, playwright, address, mine) == ["first"] * 3
+        for _ in range(3):
+            async with here.connect(mine) as socket:
+                await call(socket, "Tabkeeper.release", success=False, reason="blocked")
+            await over(here)
+        assert await visit(here, playwright, address, mine) == ["", "", ""], "control: it was retired"
+
+
+async def test_a_session_that_cannot_be_swept_costs_the_session_not_the_profile(
+    here, playwright, monkeypatch
+):
+    async def hangs(*_, **__):
+        raise TimeoutError
+
+    mine = f"platform=web&tenant={uuid4()}&profile=shop.example"
+    async with site() as address:
+        with monkeypatch.context() as patch:
+            patch.setattr(seat, "close_what_came", hangs)
+            await visit(here, playwright, address, mine, "first")
+        assert await visit(here, playwright, address, mine) == ["first"] * 3
+
+
+async def test_the_browser_of_an_identity_has_one_profile_at_a_time(here, playwright):
+    ada = f"platform=web&tenant={uuid4()}&identity=ada"
+
+    async def refusal(query) -> tuple[int, str]:
+        with pytest.raises(InvalidStatus) as told:
+            async with here.connect(query):
+                pass
+        await over(here)
+        return told.value.response.status_code, json.loads(told.value.response.body)["detail"]
+
+    async with site() as address:
+        await visit(here, playwright, address, f"{ada}&profile=a.example", "saved")
+        await here.pool.close_session(here.sessions()[0].id)
+        await visit(here, playwright, address, ada, "live")  # no profile: what is in it is nobody's to save
+        status, detail = await refusal(f"{ada}&profile=a.example")
+        assert (status, "without a profile" in detail) == (409, True), detail
+        assert await visit(here, playwright, address, f"{ada}&profile=b.example") == ["live"] * 3, (
+            "one that has nothing saved yet begins with what is there"
+        )
+        status, detail = await refusal(f"{ada}&profile=a.example")
+        assert (status, "b.example" in detail) == (409, True), detail
+        await here.pool.close_session(here.sessions()[0].id)
+        assert await visit(here, playwright, address, f"{ada}&profile=a.example") == ["saved"] * 3
+        await here.pool.close_session(here.sessions()[0].id)
+
+
+async def test_with_too_little_time_cookies_are_saved_and_storage_stays_as_it_was(here):
+    before = BrowserState(storage={"cookies": [], "origins": [{"origin": "https://kept.example"}]})
+    async with here.pool.get_session("web") as lease:
+        context = (await lease.browser()).contexts[0]
+        await context.add_cookies([{"name": "id", "value": "1", "url": "https://shop.example"}])
+        state = await move_out(await lease.browser(), before, {"https://shop.example"}, seconds=0)
+    assert [one["value"] for one in state.storage["cookies"]] == ["1"]
+    assert state.origins() == ["https://kept.example"]
+
+
+async def test_sites_are_those_of_pages_not_of_what_is_framed_in_them():
+    class Told:
+        async def events(self):
+            for kind, url in [
+                ("page", "https://shop.example/cart"),
+                ("iframe", "https://ads.example/"),
+                ("page", "about:blank"),
+            ]:
+                yield {
+                    "method": "Target.targetInfoChanged",
+                    "params": {"targetInfo": {"type": kind, "url": url}},
+                }
+
+    visited = Visited(AsyncExitStack(), Told())
+    await asyncio.sleep(0)
+    await visited.aclose()
+    assert visited.origins == {"https://shop.example"}
+
+
+async def test_a_lease_that_ends_while_its_browser_is_made_ready_leaves_nobody_listening(monkeypatch):
+    told, restoring, restored = [], asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def talking(*_):
+        yield None
+
+    async def restore():
+        restoring.set()
+        await restored.wait()
+
+    async def leave():
+        told.append("left")
+
+    class Listening:
+        origins = ()
+
+        @classmethod
+        async def begin(cls, _):
+            told.append("listens")
+            return cls()
+
+        async def aclose(self):
+            told.append("hung up")
+
+    async def nothing_yet(_):
+        return seat.Inventory(frozenset(), frozenset(), frozenset())
+
+    monkeypatch.setattr(seat, "talking_to", talking)
+    monkeypatch.setattr(seat, "Visited", Listening)
+    monkeypatch.setattr(seat.Inventory, "of", nothing_yet)
+    passage = SimpleNamespace(
+        connect_url="", has_profile=True, is_home=False, is_shared=False, outlives_connections=True,
+        restore=restore, leave=leave,
+    )  # fmt: skip
+    one = seat.Seat(SimpleNamespace(session_id="s1"), passage, sweep_seconds=1, ping=1)
+    readying = asyncio.create_task(one.ready())
+    await restoring.wait()
+    parting = asyncio.create_task(one.farewell(success=False, judged=False))
+    await asyncio.sleep(0)
+    restored.set()
+    await parting
+    with pytest.raises(BrowserGoneError, match="the lease is over"):
+        await readying
+    assert told == ["listens", "hung up", "left"]
+
+
+async def test_a_browser_that_accepts_and_says_nothing_is_visited_for_a_bounded_time():
+    async def silent(reader, writer):
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        driver = Driver()
+        try:
+            with pytest.raises(PlaywrightError, match="Timeout"):
+                async with Connection(driver, f"ws://127.0.0.1:{port}/", shared=False).visit(0.2):
+                    pass
+        finally:
+            await driver.aclose()
 
 
 async def test_what_cannot_be_is_refused_before_the_upgrade(here, sqlite_url):

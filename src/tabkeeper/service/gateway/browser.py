@@ -196,6 +196,21 @@ class Inventory:
             raise BrowserGoneError("the browser does not tell what is in it") from None
 
 
+async def close_what_came(browser: Browser, before: Inventory, *, home: bool) -> None:
+    """Close the contexts that came since `before` and, at `home`, the pages of the first one.
+
+    Raises:
+        BrowserGoneError: it does not answer.
+    """
+    now = await Inventory.of(browser)
+    for context in now.contexts - before.contexts:
+        await browser.call("Target.disposeBrowserContext", browserContextId=context)
+    for page in await browser.targets() if home else ():
+        if page["type"] == "page" and page["targetId"] not in before.targets:
+            with contextlib.suppress(BrowserGoneError):  # it went with its context
+                await browser.call("Target.closeTarget", targetId=page["targetId"])
+
+
 async def sweep(browser: Browser, before: Inventory, *, home: bool = False) -> str:
     """Close what came since `before`; return what is different all the same, in a few words.
 
@@ -207,15 +222,10 @@ async def sweep(browser: Browser, before: Inventory, *, home: bool = False) -> s
     Raises:
         BrowserGoneError: it does not answer.
     """
-    now = await Inventory.of(browser)
-    for context in now.contexts - before.contexts:
-        await browser.call("Target.disposeBrowserContext", browserContextId=context)
+    await close_what_came(browser, before, home=home)
     if home:
         before = replace(before, cookies=frozenset())
-        for page in await browser.targets():
-            if page["type"] == "page" and page["targetId"] not in before.targets:
-                with contextlib.suppress(BrowserGoneError):  # it went with its context
-                    await browser.call("Target.closeTarget", targetId=page["targetId"])
+    now = before
     for pause in (*_PAUSES, None):
         now = await Inventory.of(browser)
         if home:

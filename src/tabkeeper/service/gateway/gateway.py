@@ -175,7 +175,7 @@ class Gateway:
 
         async def farewell() -> None:
             try:
-                await seat.farewell(success=ticket.success)
+                await seat.farewell(success=ticket.success, judged=ticket.judged)
             finally:
                 self._seats.pop(ticket.id, None)
 
@@ -208,9 +208,9 @@ class Gateway:
         told: tuple[int, str] | None = None
         match ending.by:
             case "client":
-                await desk.release(ticket)
+                await desk.release(ticket, judged=True)
             case "release":
-                await desk.release(ticket, success=ending.success, reason=ending.reason)
+                await desk.release(ticket, success=ending.success, reason=ending.reason, judged=True)
                 told = 1000, "the lease was released"
             case "binary":
                 told = 1003, "CDP is spoken in text frames"

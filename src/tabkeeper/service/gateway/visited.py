@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 _MOST = 500
 """Sites that are remembered; one page could go to any number of them."""
-_PAGES = frozenset({"page", "iframe"})
+_PAGES = frozenset({"page"})
+"""What frames of other sites keep is kept apart for each page around them, and is not part of a profile."""
 
 
 class Visited:
