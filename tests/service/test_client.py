@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import cycle
 
 import pytest
 from playwright.async_api import Error as PlaywrightError
@@ -197,6 +198,53 @@ async def test_a_service_that_stays_away_costs_holders_their_leases_and_hides_no
         with pytest.raises(LeaseLostError):
             await lost.use(lambda _: asyncio.sleep(60))
         with pytest.raises(ZeroDivisionError):  # and not that the lease could not be given back
+            async with LeaseRequest(lambda: asyncio.sleep(0, other)):
+                raise ZeroDivisionError
+        assert "could not be given back" in caplog.text
+        pool._http.base_url = before
+
+
+@asynccontextmanager
+async def impostor(answers):
+    """Something on the way that answers in the service's place, whatever it is asked."""
+    answers = cycle(answers)
+
+    async def answer(reader, writer):
+        with suppress(OSError, asyncio.IncompleteReadError):  # it hung up
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+                head, body = next(answers)
+                writer.write(f"HTTP/1.1 {head}\r\nContent-Length: {len(body)}\r\n".encode())
+                writer.write(b"Connection: close\r\n\r\n" + body)
+                await writer.drain()
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_what_a_proxy_answers_in_the_service_s_place_kills_no_heartbeat_and_hides_no_error(caplog):
+    answers = {
+        ("302 Found\r\nLocation: /sso", b""): "answered 302 Found",
+        ("200 OK\r\nContent-Type: text/html", b"<h1>Back soon</h1>"): "without a JSON object",
+        ("204 No Content", b""): "without a JSON object",
+        ("200 OK", b"[]"): "without a JSON object",
+        ("200 OK", b"[" * 100_000): "without a JSON object",
+        ("200 OK\r\nContent-Encoding: gzip", b"no gzip"): "cannot be reached",
+        ("502 Bad Gateway", b"<h1>Oops</h1>"): "answered 502 Bad Gateway",
+    }
+    async with impostor(answers) as elsewhere, RemotePool(elsewhere) as pool:
+        for said in answers.values():
+            with pytest.raises(PoolError, match=said):
+                await pool.stats()
+    async with remote(ttl=1) as (_, pool), impostor(answers) as elsewhere:
+        lost, other = await pool.get_session("web"), await pool.get_session("web")
+        before, pool._http.base_url = pool._http.base_url, elsewhere
+        with pytest.raises(LeaseLostError, match="nothing was heard of the service"):
+            await lost.use(lambda _: asyncio.sleep(60))
+        with pytest.raises(ZeroDivisionError):
             async with LeaseRequest(lambda: asyncio.sleep(0, other)):
                 raise ZeroDivisionError
         assert "could not be given back" in caplog.text

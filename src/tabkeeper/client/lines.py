@@ -34,7 +34,7 @@ class Lines:
         """Call the service.
 
         Raises:
-            httpx.TransportError: it cannot be reached.
+            httpx.RequestError: it cannot be reached, or its answer cannot be read.
         """
         line = next((one for one, calls in self._busy.items() if calls < _CALLS), None)
         if line is None:

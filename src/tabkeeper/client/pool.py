@@ -179,13 +179,19 @@ class RemotePool:
             raise PoolClosedError("open the pool first: 'async with RemotePool(...) as pool:'")
         try:
             answer = await self._http.request(method, path, body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise PoolError(
                 f"the service at {self.url} cannot be reached: {str(error) or type(error).__name__}"
             ) from error
-        if answer.is_error and answer.status_code != allow:
-            raise error_of(_problem(answer, self.url), platform)
-        return answer.json() if answer.content else None
+        found = _document(answer)
+        if not answer.is_success and answer.status_code != allow:
+            raise error_of(_problem(answer, found, self.url), platform)
+        if found is None:
+            raise PoolError(
+                f"the service at {self.url} answered {answer.status_code} without a JSON object; "
+                "does something on the way, such as a proxy, answer in its place?"
+            )
+        return found
 
     async def connect(self, address: str) -> Browser:
         """Connect to a browser over CDP."""
@@ -195,12 +201,17 @@ class RemotePool:
         return await self._playwright.chromium.connect_over_cdp(address)
 
 
-def _problem(answer: httpx.Response, url: str) -> dict[str, Any]:
-    """Read a refusal; one that is none of the service's own comes from something on the way, such as a proxy."""
+def _document(answer: httpx.Response) -> dict[str, Any] | None:
+    """Read the JSON object that every answer of the service is; None if it is something else."""
     try:
         found = answer.json()
-    except ValueError:
-        found = None
-    if isinstance(found, dict) and str(found.get("type", "")).startswith("urn:tabkeeper:problem:"):
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _problem(answer: httpx.Response, found: dict[str, Any] | None, url: str) -> dict[str, Any]:
+    """Read a refusal; one that is none of the service's own comes from something on the way, such as a proxy."""
+    if found is not None and str(found.get("type", "")).startswith("urn:tabkeeper:problem:"):
         return found
     return {"detail": f"the service at {url} answered {answer.status_code} {answer.reason_phrase}".rstrip()}
