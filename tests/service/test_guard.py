@@ -6,6 +6,7 @@ import re
 from contextlib import nullcontext
 from importlib.resources import files
 
+import httpx
 import pytest
 
 from tabkeeper.config import ServiceSettings, parse_config
@@ -165,6 +166,51 @@ def test_a_reverse_proxy_may_show_it_under_a_path_and_take_that_away_or_not(take
                 assert (await nobody.get(f"{under}/assets/app.js")).status_code == 200
                 assert (await nobody.get(f"{under}/stats")).status_code == 401
                 assert (await nobody.get("/tk/tk/health")).status_code == 401
+
+    run_virtual(story)
+
+
+def test_dashboards_of_one_host_and_its_other_applications_do_not_share_cookies():
+    """One at the top, one under a path that its proxy leaves, one under a path that its proxy takes away."""
+
+    async def story(clock):
+        sent = {}
+        async with (
+            house(clock) as top,
+            house(clock, service={"path": "/kept"}) as kept,
+            house(clock, service={"path": "/taken"}) as taken,
+        ):
+
+            async def proxy(scope, receive, send):
+                sent[scope["path"]] = dict(scope["headers"]).get(b"cookie", b"").count(b"tabkeeper_session=")
+                if scope["path"].startswith("/kept/"):
+                    await kept.app(scope, receive, send)
+                elif scope["path"].startswith("/taken/"):
+                    await taken.app({**scope, "path": scope["path"][6:]}, receive, send)
+                else:
+                    await top.app(scope, receive, send)
+
+            async def logged_in():
+                return [(await http.get(f"{under}/now")).status_code == 200 for under in places]
+
+            places = ("/kept", "/taken", "")
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(proxy), base_url="https://127.0.0.1"
+            ) as http:
+                for under in places[:2]:
+                    assert (await http.post(f"{under}/login", json={"token": MAIN})).status_code == 204
+                assert await logged_in() == [True, True, False]
+                assert sent["/now"] == 0
+                assert (await http.post("/login", json={"token": MAIN})).status_code == 204
+                assert await logged_in() == [True, True, True]
+                assert (sent["/kept/now"], sent["/taken/now"]) == (2, 2)  # the top's, too
+                assert (await http.post("/kept/logout")).status_code == 204
+                assert await logged_in() == [False, True, True]
+                assert (await http.post("/logout")).status_code == 204
+                assert await logged_in() == [False, True, False]
+            async with kept.client(None) as direct:
+                assert (await direct.post("/login", json={"token": MAIN})).status_code == 204
+                assert (await direct.get("/now")).status_code == 200
 
     run_virtual(story)
 

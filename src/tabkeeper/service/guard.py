@@ -11,7 +11,6 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
@@ -137,15 +136,15 @@ class Guard:
             holder = self._holders(lease)
             if holder is not None and await self._keyring.is_good(holder):
                 return holder
-        cookie = _cookie_of(headers)
-        caller = None if cookie is None else self._logins(cookie)
-        if caller is not None and not await self._keyring.is_good(caller):
-            caller = None
-        if caller is None and self._open:
-            caller = ANYBODY
-        if caller is None and not is_public(scope["path"]):
+        for cookie in cookies_of(headers):
+            caller = self._logins(cookie)
+            if caller is not None and await self._keyring.is_good(caller):
+                return caller
+        if self._open:
+            return ANYBODY
+        if not is_public(scope["path"]):
             raise ProblemError("unauthorized", "send the header 'Authorization: Bearer <token>'")
-        return caller
+        return None
 
     async def _body(self, headers: Headers, receive: Receive) -> Receive:
         """Read the body, which must be small and come soon, so that nothing behind this waits for it."""
@@ -184,6 +183,12 @@ def is_public(path: str) -> bool:
     return path in PUBLIC or not path or path.startswith(PUBLIC_FOLDER)
 
 
+def cookies_of(headers: Headers) -> list[str]:
+    """Return the dashboard's cookies: a browser also sends that of a service above this one's path."""
+    parts = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    return [value for name, _, value in parts if name == COOKIE]
+
+
 def _token_of(scope: Scope, headers: Headers) -> str | None:
     said = headers.get("authorization")
     if said is not None:
@@ -205,14 +210,6 @@ def _in_query(scope: Scope, wanted: bytes) -> str | None:
         if name == wanted and value:
             return unquote_to_bytes(value).decode("latin-1")
     return None
-
-
-def _cookie_of(headers: Headers) -> str | None:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return None
-    return None if found is None else found.value
 
 
 def _hardened(scope: Scope, send: Send) -> Send:

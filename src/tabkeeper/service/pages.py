@@ -15,7 +15,7 @@ from pydantic import Field
 
 from tabkeeper.clock import Clock, Instant
 from tabkeeper.service.access import answers
-from tabkeeper.service.guard import COOKIE
+from tabkeeper.service.guard import COOKIE, cookies_of
 from tabkeeper.service.keyring import Keyring
 from tabkeeper.service.models import Asked
 from tabkeeper.service.problems import ProblemError
@@ -105,16 +105,28 @@ async def login(body: LoginBody, request: Request, response: Response) -> None:
     """Change a token with the scope `read` for a cookie of this browser."""
     cookie = await _logins(request).begin(body.token.strip())
     secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, cookie, max_age=_LASTS, httponly=True, samesite="strict", secure=secure)
-    response.set_cookie("tabkeeper_logged_in", "1", max_age=_LASTS, samesite="strict", secure=secure)
+    _give(response, cookie, "1", lasts=_LASTS, secure=secure)
 
 
 @router.post("/logout", status_code=204, summary="Log the dashboard out", responses=answers())
 async def logout(request: Request, response: Response) -> None:
     """Forget this browser's cookie."""
-    _logins(request).end(request.cookies.get(COOKIE, ""))
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
-    response.delete_cookie("tabkeeper_logged_in", samesite="strict")
+    for cookie in cookies_of(request.headers):
+        _logins(request).end(cookie)
+    _give(response, "", "", lasts=0, secure=request.url.scheme == "https")
+
+
+def _give(response: Response, cookie: str, shown: str, *, lasts: int, secure: bool) -> None:
+    """Set the cookie, and one that scripts can see, for the folder where the browser found this.
+
+    With no path in the cookie the browser takes that of what it asked for, which a reverse proxy may have taken away.
+    """
+    response.set_cookie(
+        COOKIE, cookie, max_age=lasts, path=None, httponly=True, samesite="strict", secure=secure
+    )
+    response.set_cookie(
+        "tabkeeper_logged_in", shown, max_age=lasts, path=None, samesite="strict", secure=secure
+    )
 
 
 def _logins(request: Request) -> Logins:
