@@ -76,6 +76,8 @@ class SessionBrowser:
         self._proxy = proxy
         self.home_profile: ProfileKey | None = None
         """Whose saved state the browser's first context began with, or is to be saved as."""
+        self.home_source: str | None = None
+        """Which saved state that was, or became."""
         self.home_used = False
         """Whether a client had that context without a profile."""
         self.shared = shared

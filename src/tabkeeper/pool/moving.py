@@ -81,7 +81,8 @@ async def move_out(
     storage: Any = {"cookies": await context.cookies(), "origins": old}
     page = await context.new_page()
     try:
-        with contextlib.suppress(TimeoutError):
+        # A database that cannot be read, or a page of ours that crashes, must not cost the cookies.
+        with contextlib.suppress(PlaywrightError, TimeoutError):
             async with asyncio.timeout(seconds):
                 await _show(page, {*origins, *(() if before is None else before.origins())})
             more: dict[str, Any] = {"indexed_db": True} if _READS_INDEXED_DB else {}

@@ -59,6 +59,9 @@ class Profiled:
             left = timedelta(seconds=max(0.0, holding.session.lease_ends - self._clock.monotonic()))
             until = self._clock.now() + left + _MARGIN
             holding.visit = await self._store.begin(holding.profile, holding.id, until)
+            if holding.over:
+                await self.leave(holding)
+                raise LeaseLostError(holding.session.id, holding.session.lane.platform, "the lease is over")
         return holding.visit.state
 
     async def restore(self, holding: Holding, browser: SessionBrowser) -> None:
@@ -72,8 +75,10 @@ class Profiled:
             SessionInUseError: the identity's browser has somebody else's state, which would be lost.
             ProviderError: the browser cannot be reached.
         """
-        if holding.profile is None or browser.home_profile == holding.profile:
-            await self._begin(holding)
+        if holding.profile is None:
+            return
+        if browser.home_profile is not None and holding.session.lane.identity is not None:
+            await self._go_on(holding, browser)
             return
         can_move_in()
         state = await self._begin(holding)
@@ -82,9 +87,33 @@ class Profiled:
             if state is not None:
                 await self._move_in(holding, browser, state)
         except BaseException:
-            await self.leave(holding)
+            await self._undo(holding)
             raise
         browser.home_profile = holding.profile
+        browser.home_source = None if holding.visit is None else holding.visit.source
+
+    async def _undo(self, holding: Holding) -> None:
+        visit, holding.visit = holding.visit, None
+        if visit is not None:
+            try:
+                await self._store.left(visit, unused=True)
+            except TabkeeperError as error:
+                log.warning("the profile of %s could not be given back: %s", visit.key, error)
+
+    async def _go_on(self, holding: Holding, browser: SessionBrowser) -> None:
+        """See that an identity's browser still holds what is saved; its first lease put it there."""
+        if browser.home_profile != holding.profile:
+            raise _in_use(holding, f"with the profile of {browser.home_profile}")
+        await self._begin(holding)
+        now = None if holding.visit is None else holding.visit.source
+        if now != browser.home_source and browser.home_source is not None:
+            await self._undo(holding)
+            raise ProviderRequestError(
+                holding.session.provider,
+                f"the profile of {holding.profile} was replaced or retired since session {holding.session.id} "
+                "began with it, so that is closed; try again",
+            )
+        browser.home_source = now
 
     async def _move_in(self, holding: Holding, browser: SessionBrowser, state: BrowserState) -> None:
         try:
@@ -144,13 +173,12 @@ class Profiled:
 
 def _check_home(holding: Holding, browser: SessionBrowser, state: BrowserState | None) -> None:
     """See that what is in an identity's browser may be replaced; a session without one begins clean each time."""
-    if holding.session.lane.identity is None:
-        return
-    whose = browser.home_profile
-    if whose is None and (state is None or not browser.home_used):
-        return
-    what = "without a profile" if whose is None else f"with the profile of {whose}"
-    raise SessionInUseError(
-        f"session {holding.session.id} keeps its identity's browser, which was used {what}: ask for the same, or "
+    if holding.session.lane.identity is not None and state is not None and browser.home_used:
+        raise _in_use(holding, "without a profile")
+
+
+def _in_use(holding: Holding, how: str) -> SessionInUseError:
+    return SessionInUseError(
+        f"session {holding.session.id} keeps its identity's browser, which was used {how}: ask for the same, or "
         f"close the session for the profile of {holding.profile} to be restored in the next"
     )

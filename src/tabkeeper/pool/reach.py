@@ -83,6 +83,7 @@ class Reach:
                 running.relayed = False
 
         async def restore() -> None:
+            running.relayed = True
             await self._profiled.restore(holding, browser)
 
         async def leave() -> None:

@@ -187,13 +187,23 @@ class ProfileStore:
 
         self._remember(visit.key, await self._database.transact(work))
 
-    async def left(self, visit: Visit) -> None:
+    async def left(self, visit: Visit, *, unused: bool = False) -> None:
         """Give up the right to write; the lease ended in a way that says nothing about the profile.
+
+        Args:
+            visit: what the lease began with.
+            unused: it was never restored, so it counts as no use either.
 
         Raises:
             LedgerUnavailableError: the database is away.
         """
-        await self._database.transact(lambda tx: give_up(tx, visit.key, visit.holder))
+
+        def work(tx: Statements) -> None:
+            give_up(tx, visit.key, visit.holder)
+            if unused and visit.source is not None:
+                tx.run("UPDATE profile SET uses = uses - 1 WHERE id = :id AND uses > 0", id=visit.source)
+
+        await self._database.transact(work)
 
     # ── for people ─────────────────────────────────────────────────────────────────────────────────────────────────
 

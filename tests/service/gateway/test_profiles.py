@@ -12,13 +12,14 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import async_playwright
 from tests.profiles.site import site
 from tests.profiles.test_restoring import LOOK, PLANT
+from websockets.asyncio.server import serve
 from websockets.exceptions import InvalidStatus
 
 from tabkeeper.client import RemotePool
 from tabkeeper.pool.connection import Connection, Driver
 from tabkeeper.pool.moving import move_out
 from tabkeeper.profiles.state import BrowserState
-from tabkeeper.service.gateway import seat
+from tabkeeper.service.gateway import browser, seat
 from tabkeeper.service.gateway.browser import BrowserGoneError
 from tabkeeper.service.gateway.visited import Visited
 from tabkeeper.vault import new_key
@@ -194,20 +195,21 @@ async def test_with_too_little_time_cookies_are_saved_and_storage_stays_as_it_wa
     assert state.origins() == ["https://kept.example"]
 
 
-async def test_sites_are_those_of_pages_not_of_what_is_framed_in_them():
+async def test_sites_are_those_of_the_first_contexts_pages_not_of_what_is_framed_in_them():
     class Told:
         async def events(self):
-            for kind, url in [
-                ("page", "https://shop.example/cart"),
-                ("iframe", "https://ads.example/"),
-                ("page", "about:blank"),
+            for kind, url, context in [
+                ("page", "https://shop.example/cart", "FIRST"),
+                ("iframe", "https://ads.example/", "FIRST"),
+                ("page", "about:blank", "FIRST"),
+                ("page", "https://aside.example/", "ITS OWN"),
             ]:
                 yield {
                     "method": "Target.targetInfoChanged",
-                    "params": {"targetInfo": {"type": kind, "url": url}},
+                    "params": {"targetInfo": {"type": kind, "url": url, "browserContextId": context}},
                 }
 
-    visited = Visited(AsyncExitStack(), Told())
+    visited = Visited(AsyncExitStack(), Told(), {"ITS OWN"})
     await asyncio.sleep(0)
     await visited.aclose()
     assert visited.origins == {"https://shop.example"}
@@ -231,7 +233,7 @@ async def test_a_lease_that_ends_while_its_browser_is_made_ready_leaves_nobody_l
         origins = ()
 
         @classmethod
-        async def begin(cls, _):
+        async def begin(cls, *_):
             told.append("listens")
             return cls()
 
@@ -258,6 +260,79 @@ async def test_a_lease_that_ends_while_its_browser_is_made_ready_leaves_nobody_l
     with pytest.raises(BrowserGoneError, match="the lease is over"):
         await readying
     assert told == ["listens", "hung up", "left"]
+
+
+async def test_a_session_is_not_vouched_for_while_a_client_is_being_connected(monkeypatch):
+    # The next lease, of another tenant, would have it, and the client's first commands would go to that.
+    dialled, told = asyncio.Event(), []
+
+    async def dialling(*_, **__):
+        await dialled.wait()
+        return SimpleNamespace(close=hung_up)
+
+    async def hung_up():
+        told.append("hung up")
+
+    async def swept(_):
+        told.append("swept")
+        return True
+
+    passage = SimpleNamespace(
+        connect_url="", has_profile=False, is_home=False, vouch=lambda: told.append("vouched")
+    )
+    one = seat.Seat(SimpleNamespace(session_id="s1"), passage, sweep_seconds=1, ping=1)
+    monkeypatch.setattr(seat, "dial_wire", dialling)
+    monkeypatch.setattr(seat.Seat, "_sweep", swept)
+
+    async def enter():
+        async with one.connection():
+            told.append("let in")
+
+    entering = asyncio.create_task(enter())
+    await asyncio.sleep(0)
+    parting = asyncio.create_task(one.farewell(success=True, judged=True))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert told == []
+    dialled.set()
+    with pytest.raises(BrowserGoneError, match="the lease is over"):
+        await entering
+    await parting
+    assert told == ["hung up", "swept", "vouched"]
+    with pytest.raises(BrowserGoneError, match="the lease is over"):
+        await enter()
+
+
+async def test_a_browser_that_answers_no_question_is_given_up(monkeypatch):
+    monkeypatch.setattr(browser, "_ANSWERING", 0.05)
+
+    async def deaf(socket):
+        async for _ in socket:
+            pass
+
+    async with serve(deaf, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with browser.talking_to(f"ws://127.0.0.1:{port}/") as one:
+            with pytest.raises(BrowserGoneError, match=r"did not answer Target\.getTargets"):
+                await one.targets()
+
+
+async def test_what_was_retired_does_not_come_back_by_an_identitys_browser(here, playwright):
+    ada = f"platform=web&tenant={uuid4()}&identity=ada&profile=shop.example"
+    async with site() as address:
+        await visit(here, playwright, address, ada, "first")
+        assert await visit(here, playwright, address, ada, "second") == ["first"] * 3
+        [kept] = here.sessions()
+        profiles = here.pool._parts.profiles
+        [key] = [one.key for one in await profiles.all() if one.key.tenant in ada]
+        await profiles.retire(key)
+        with pytest.raises(InvalidStatus) as told:
+            async with here.connect(ada):
+                pass
+        assert "was replaced or retired" in json.loads(told.value.response.body)["detail"]
+        await here.until(lambda: kept not in here.sessions())
+        assert await visit(here, playwright, address, ada) == ["", "", ""]
+        await here.pool.close_session(here.sessions()[0].id)
 
 
 async def test_a_browser_that_accepts_and_says_nothing_is_visited_for_a_bounded_time():

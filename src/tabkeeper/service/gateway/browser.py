@@ -26,6 +26,8 @@ _LIVE_KINDS = frozenset({"page", "iframe", "service_worker", "shared_worker", "w
 _INNER = ("chrome-extension://", "chrome://", "devtools://")
 _PING = 20.0
 """Seconds between questions to a browser elsewhere whether it still lives, and for its answer."""
+_ANSWERING = 30.0
+"""Seconds for an answer; a browser that takes longer hangs."""
 _PAUSES = (0.01, 0.05, 0.2, 0.5, 1.0, 2.0)
 _quiet = logging.getLogger(f"{__name__}.connections")
 _quiet.setLevel(logging.WARNING)  # what it says below that quotes addresses, with the keys in them
@@ -101,9 +103,12 @@ class Browser:
         if session is not None:
             command["sessionId"] = session
         try:
-            await self._connection.send(json.dumps(command))
-            while (said := await self._heard()).get("id") != number:
-                self._events.append(said)
+            async with asyncio.timeout(_ANSWERING):
+                await self._connection.send(json.dumps(command))
+                while (said := await self._heard()).get("id") != number:
+                    self._events.append(said)
+        except TimeoutError:
+            raise BrowserGoneError(f"the browser did not answer {method} within {_ANSWERING:g} s") from None
         except (WebSocketException, ValueError, RecursionError):
             raise BrowserGoneError(f"the browser went away at {method}") from None
         result = said.get("result")

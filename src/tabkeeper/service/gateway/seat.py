@@ -95,7 +95,7 @@ class Seat:
                 self.passage.vouch()  # no client was let in, and nothing was changed
                 raise
             if self._visited is None:
-                self._visited = await Visited.begin(self.passage.connect_url)
+                self._visited = await Visited.begin(self.passage.connect_url, self.custody.own)
         if self.block and self._blocking is None:
             self._blocking = await Blocking.begin(self.passage.connect_url, self.block)
         self._raise_if_left()
@@ -112,18 +112,21 @@ class Seat:
         Raises:
             BrowserGoneError: it cannot be reached.
         """
-        connection = await dial_wire(self.passage.connect_url, ping=self._ping)
+        # It counts from here on: a lease that ends meanwhile must not give the session to the next while this connects.
+        self._raise_if_left()
         self._connections += 1
         self._empty.clear()
         try:
-            yield connection
-        finally:
+            connection = await dial_wire(self.passage.connect_url, ping=self._ping)
             try:
-                await connection.close()
+                self._raise_if_left()
+                yield connection
             finally:
-                self._connections -= 1
-                if not self._connections:
-                    self._empty.set()
+                await connection.close()
+        finally:
+            self._connections -= 1
+            if not self._connections:
+                self._empty.set()
 
     async def farewell(self, *, success: bool, judged: bool) -> None:
         """Undo what clients did and vouch for the session, if all they did is known; called before the lease ends.
@@ -139,12 +142,11 @@ class Seat:
                     pass
                 await self._empty.wait()
             await self._stop_blocking()
-            try:
-                await self._sweep()
-            except (BrowserGoneError, TimeoutError) as error:
-                log.warning("session %s is not clean after a client: %r", self.lease.session_id, error)
+            clean = await self._sweep()
             if self._visited is not None and success and judged:
                 await self.passage.remember(self._visited.origins)
+            if clean:
+                self.passage.vouch()
         except TimeoutError as error:
             log.warning("session %s is closed after its lease: %r", self.lease.session_id, error)
         finally:
@@ -167,21 +169,28 @@ class Seat:
         if blocking is not None:
             await blocking.aclose()
 
-    async def _sweep(self) -> None:
+    async def _sweep(self) -> bool:
+        """Close what clients left, and say whether the session is as good as before."""
+        try:
+            return await self._is_swept()
+        except (BrowserGoneError, TimeoutError) as error:
+            log.warning("session %s is not clean after a client: %r", self.lease.session_id, error)
+            return False
+
+    async def _is_swept(self) -> bool:
         passage = self.passage
         stays = passage.outlives_connections and not passage.is_shared and not self.custody.spent
         if self._before is None or not (stays or passage.has_profile):
             log.debug("session %s is not swept: %s", self.lease.session_id, self.custody.spent)
-            return
+            return False
         async with (
             asyncio.timeout(self._sweep_seconds),
             talking_to(passage.connect_url) as browser,
         ):
             if not stays:
                 await close_what_came(browser, self._before, home=True)
-                return
+                return False
             left = await sweep(browser, self._before, home=passage.is_home or passage.has_profile)
         if left:
             log.warning("session %s is not clean after a client: %s", self.lease.session_id, left)
-        else:
-            passage.vouch()
+        return not left

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -25,16 +26,21 @@ _PAGES = frozenset({"page"})
 class Visited:
     """What listens during one lease, from `begin` to `aclose`."""
 
-    def __init__(self, stack: AsyncExitStack, browser: Browser) -> None:
+    def __init__(self, stack: AsyncExitStack, browser: Browser, others: AbstractSet[str]) -> None:
         self._stack = stack
+        self._others = others
         self._browser = browser
         self._task = asyncio.create_task(self._listen(), name="tabkeeper gateway visited")
         self.origins: set[str] = set()
         """Such as ``https://example.com``."""
 
     @classmethod
-    async def begin(cls, url: str) -> Self:
+    async def begin(cls, url: str, others: AbstractSet[str]) -> Self:
         """Connect to a browser.
+
+        Args:
+            url: its address.
+            others: contexts that are not the first one, as they come and go; their pages do not count.
 
         Raises:
             BrowserGoneError: it does not answer.
@@ -42,7 +48,7 @@ class Visited:
         async with AsyncExitStack() as stack:
             browser = await stack.enter_async_context(talking_to(url))
             await browser.call("Target.setDiscoverTargets", discover=True)
-            return cls(stack.pop_all(), browser)
+            return cls(stack.pop_all(), browser, others)
 
     async def aclose(self) -> None:
         """Listen no more."""
@@ -60,7 +66,9 @@ class Visited:
         if method not in {"Target.targetCreated", "Target.targetInfoChanged"} or not isinstance(params, dict):
             return
         target = params.get("targetInfo")
-        if isinstance(target, dict) and target.get("type") in _PAGES and len(self.origins) < _MOST:
+        if not isinstance(target, dict) or target.get("browserContextId") in self._others:
+            return
+        if target.get("type") in _PAGES and len(self.origins) < _MOST:
             origin = _origin_of(str(target.get("url")))
             if origin is not None:
                 self.origins.add(origin)
