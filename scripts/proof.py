@@ -1,6 +1,6 @@
 """Run the long proofs at full count and keep what they showed, with date, commit and machine.
 
-A proof is any test in a file that reads TABKEEPER_PROOF or that kills processes. More arguments go to pytest.
+A proof is any test in a file that counts by PROOF (TABKEEPER_PROOF=1) or that kills processes. More arguments go to pytest.
 The results stand in ``benchmarks/results/proof-<date>-<commit>.json`` and, for people, ``.md``.
 """
 
@@ -23,7 +23,7 @@ from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-SIGNS = ("TABKEEPER_PROOF", "mark.proof", "mark.kill")
+SIGNS = ("PROOF", "mark.proof", "mark.kill")
 PACKAGES = (
     "tabkeeper",
     "sqlalchemy",
