@@ -186,3 +186,16 @@ def test_the_documents_name_only_commands_that_exist() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for name in re.findall(r"(?m)(?:^|`)tabkeeper ([a-z]+)", page.read_text(encoding="utf-8")):
             assert name in commands, f"{page.name} names `tabkeeper {name}`"
+
+
+def test_make_proof_finds_every_file_that_counts_higher_for_it() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-c", "import runpy; print(*runpy.run_path('scripts/proof.py')['proof_files']())"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    takes_it = re.compile(r"TABKEEPER_PROOF|import .*\bPROOF\b")
+    wanted = {
+        str(f.relative_to(ROOT)) for f in ROOT.glob("tests/**/test_*.py") if takes_it.search(f.read_text())
+    }
+    assert len(wanted) > 20
+    assert wanted <= set(listed)
