@@ -1,6 +1,7 @@
 """Run the long proofs at full count and keep what they showed, with date, commit and machine.
 
-A proof is any test in a file that counts by PROOF (TABKEEPER_PROOF=1) or that kills processes. More arguments go to pytest.
+A proof is any test in a file that counts by PROOF (TABKEEPER_PROOF=1) or that kills processes. More arguments go to
+pytest.
 The results stand in ``benchmarks/results/proof-<date>-<commit>.json`` and, for people, ``.md``.
 """
 
