@@ -108,6 +108,17 @@ async def test_a_profile_too_old_is_never_restored(ledger_url):
         assert await d.use("c") is None
 
 
+async def test_what_was_begun_and_never_restored_is_no_use_of_a_profile_and_leaves_it_free(ledger_url):
+    async with desk(ledger_url) as d:
+        await d.use("a")
+        [before] = await d.store.all()
+        for unused, uses in ((False, before.uses + 1), (True, before.uses + 1), (True, before.uses + 1)):
+            await d.store.left(await d.visit(), unused=unused)
+            [profile] = await d.store.all()
+            assert (profile.uses, profile.failures) == (uses, 0)
+        assert (await d.visit()).may_write
+
+
 async def test_two_leases_never_write_one_profile(ledger_url):
     async with desk(ledger_url) as d:
         await d.use("a")

@@ -34,7 +34,7 @@ from tabkeeper.pool.model import Session, State
 from tabkeeper.pool.proxied import Proxied, spec_of
 from tabkeeper.pool.relay import Relay
 from tabkeeper.pool.sessions import Running, Sessions
-from tabkeeper.pool.spans import span_apart
+from tabkeeper.pool.spans import session_span
 from tabkeeper.pool.sweeper import FIRST_PAUSE, Sweeper
 from tabkeeper.pool.traffic import Meter
 from tabkeeper.providers.base import Provider, ProxySpec, RemoteSession, SessionSpec
@@ -245,13 +245,7 @@ class Creation:
         self._counts.creations += 1
         try:
             async with asyncio.timeout(seconds):
-                with span_apart(
-                    "create",
-                    session=session.id,
-                    platform=session.lane.platform,
-                    provider=session.provider,
-                    tenant=session.tenant,
-                ):
+                with session_span("create", session):
                     return await self._providers[session.provider].create(spec)
         except (TimeoutError, OutcomeUnknownError) as unknown:
             error: ProviderError = (

@@ -32,7 +32,7 @@ from tabkeeper.pool.kept import expected_money
 from tabkeeper.pool.model import ENDING, Session, State
 from tabkeeper.pool.relay import Relay
 from tabkeeper.pool.routing import Router
-from tabkeeper.pool.spans import span_apart
+from tabkeeper.pool.spans import session_span
 from tabkeeper.providers.base import Provider, RemoteSession
 from tabkeeper.proxies.model import Proxy
 
@@ -227,13 +227,7 @@ class Sessions:
         self.closes += 1
         while True:
             try:
-                with span_apart(
-                    "close",
-                    session=session.id,
-                    platform=session.lane.platform,
-                    provider=session.provider,
-                    tenant=session.tenant,
-                ):
+                with session_span("close", session):
                     async with asyncio.timeout(self._config.pool.close_timeout.total_seconds()):
                         await provider.close(running.remote.provider_session_id)
             except Exception as error:  # noqa: BLE001 - whatever it was, the session may still cost money

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 
+from tabkeeper.pool.model import Session
+
 Tell = Callable[..., None]
 """Called with attributes as keywords."""
 
@@ -23,9 +25,15 @@ def span(name: str, **attributes: str | int) -> AbstractContextManager[Tell]:
     return _traced(name, attributes, apart=False)
 
 
-def span_apart(name: str, **attributes: str | int) -> AbstractContextManager[Tell]:
-    """Trace what is done for nobody in particular: a root of its own, linked to the span in whose course it began."""
-    return _traced(name, attributes, apart=True)
+def session_span(name: str, session: Session) -> AbstractContextManager[Tell]:
+    """Trace what is done to a session, for no lease in particular: a root, linked to the span that brought it about."""
+    about: dict[str, str | int] = {
+        "session": session.id,
+        "platform": session.lane.platform,
+        "provider": session.provider,
+        "tenant": session.tenant,
+    }
+    return _traced(name, about, apart=True)
 
 
 @contextmanager

@@ -46,6 +46,18 @@ async def test_a_short_message_waits_for_no_acknowledgement_of_the_one_before(sq
     assert told == {"GatewayProtocol": True, "BrowserWire": True}
 
 
+@pytest.mark.parametrize(("believed", "scheme"), [("127.0.0.1", "wss"), ("192.0.2.1", "ws")])
+async def test_a_proxy_that_is_not_listed_is_not_believed(sqlite_url, believed, scheme):
+    async with (
+        house(sqlite_url, parrot=Parrot(), service={"forwarders": [believed]}) as here,
+        here.http() as http,
+    ):
+        told = await http.get(
+            "/json/version", params={"platform": "web"}, headers={"X-Forwarded-Proto": "https"}
+        )
+        assert told.json()["webSocketDebuggerUrl"].startswith(f"{scheme}://")
+
+
 async def test_wrong_addresses_tokens_and_tenants_are_refused_before_the_upgrade(sqlite_url):
     async with house(sqlite_url, parrot=Parrot(), platforms={"web": {}, "mail": {}}) as here:
         for query, token, status, words in [

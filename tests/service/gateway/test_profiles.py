@@ -8,16 +8,19 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import BrowserContext, async_playwright
 from playwright.async_api import Error as PlaywrightError
-from playwright.async_api import async_playwright
 from tests.profiles.site import site
 from tests.profiles.test_restoring import LOOK, PLANT
 from websockets.asyncio.server import serve
 from websockets.exceptions import InvalidStatus
 
 from tabkeeper.client import RemotePool
+from tabkeeper.clock import VirtualClock
+from tabkeeper.errors import LeaseLostError
 from tabkeeper.pool.connection import Connection, Driver
 from tabkeeper.pool.moving import move_out
+from tabkeeper.pool.profiled import Profiled
 from tabkeeper.profiles.state import BrowserState
 from tabkeeper.service.gateway import browser, seat
 from tabkeeper.service.gateway.browser import BrowserGoneError
@@ -72,6 +75,11 @@ async def visit(here, playwright, address, query, plant=None) -> list[str]:
 async def look(page, address) -> list[str]:
     await page.goto(address)
     return (await page.evaluate(LOOK))[:3]
+
+
+async def saved(here, tenant):
+    [profile] = [one for one in await here.pool._parts.profiles.all() if one.key.tenant == tenant]
+    return profile
 
 
 async def test_logins_outlive_the_session_whoever_opens_the_next_one(here, playwright):
@@ -193,6 +201,63 @@ async def test_with_too_little_time_cookies_are_saved_and_storage_stays_as_it_wa
         state = await move_out(await lease.browser(), before, {"https://shop.example"}, seconds=0)
     assert [one["value"] for one in state.storage["cookies"]] == ["1"]
     assert state.origins() == ["https://kept.example"]
+
+
+async def test_storage_that_cannot_be_read_does_not_cost_the_cookies(here, monkeypatch):
+    async def cannot(*_, **__):
+        raise PlaywrightError("Unable to serialize IndexedDB")
+
+    monkeypatch.setattr(BrowserContext, "storage_state", cannot)
+    async with here.pool.get_session("web") as lease:
+        context = (await lease.browser()).contexts[0]
+        await context.add_cookies([{"name": "id", "value": "1", "url": "https://shop.example"}])
+        state = await move_out(await lease.browser(), None, (), seconds=20)
+    assert [one["value"] for one in state.storage["cookies"]] == ["1"]
+
+
+async def test_a_playwright_that_cannot_restore_is_told_of_and_the_profile_is_left_alone(
+    here, playwright, monkeypatch
+):
+    tenant = uuid4().hex
+    mine = f"platform=web&tenant={tenant}&profile=shop.example"
+    async with site() as address:
+        await visit(here, playwright, address, mine, "first")
+        before = await saved(here, tenant)
+        with monkeypatch.context() as patch:
+            patch.delattr(BrowserContext, "set_storage_state")
+            for _ in range(3):
+                with pytest.raises(InvalidStatus) as told:
+                    async with here.connect(mine):
+                        pass
+                assert "pip install --upgrade playwright" in json.loads(told.value.response.body)["detail"]
+                await over(here)
+        after = await saved(here, tenant)
+        assert (after.uses, after.failures) == (before.uses, 0)
+        assert await visit(here, playwright, address, mine) == ["first"] * 3
+
+
+async def test_a_lease_that_ends_while_its_profile_is_fetched_gives_the_right_to_write_back():
+    given_back = []
+    holding = SimpleNamespace(
+        id="l1",
+        over="",
+        visit=None,
+        profile="shop",
+        session=SimpleNamespace(id="s1", lease_ends=60.0, lane=None),
+    )
+    holding.session.lane = SimpleNamespace(platform="web", identity=None)
+
+    class Slow:
+        async def begin(self, *_):
+            holding.over = "ok"  # meanwhile
+            return SimpleNamespace(key="shop", state=None, may_write=True)
+
+        async def left(self, visit, **_):
+            given_back.append(visit.key)
+
+    with pytest.raises(LeaseLostError):
+        await Profiled(Slow(), VirtualClock(), patience=1).options(holding)
+    assert (given_back, holding.visit) == (["shop"], None)
 
 
 async def test_sites_are_those_of_the_first_contexts_pages_not_of_what_is_framed_in_them():
